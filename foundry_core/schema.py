@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings: one schema and one default for YAML files, command line options, node parameters and documentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from foundry_core.errors import InputError
+
+
+class Settings(BaseModel):
+    """Base of every configuration model: immutable, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: removed key -> what to write instead; a file that still has the key is told so
+    removed_keys: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_replacement_of_removed_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in cls.removed_keys.keys() & values.keys():
+                raise ValueError(f"key '{key}' was removed: {cls.removed_keys[key]}")
+        return values
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(model: type[S], values: Any, source: str | Path) -> S:
+    """Validate plain values.
+
+    Raises:
+        InputError: one line that names ``source``, the offending key and the reason.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+        if first["type"] == "extra_forbidden":
+            reason = "unknown key; remove it or correct its spelling"
+        else:
+            reason = first["msg"]
+        raise InputError(f"{source}: {key}: {reason}") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Plain values of a YAML file (an empty file is an empty mapping); no object is ever constructed from a tag."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error.__class__.__name__}); give a YAML file") from None
+    try:
+        return yaml.safe_load(text) or {}
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{where}: not valid YAML; correct the file") from None
+
+
+def load_settings(path: str | Path, model: type[S]) -> S:
+    """Read one YAML file into ``model``; unknown, removed and ill-typed keys fail by name."""
+    return parse(model, read_yaml(path), path)
