@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model directory and its card: everything that travels with the weights. Torch-free, used on the robot too.
+
+A model directory holds ``model.safetensors``, ``card.json`` and, once exported, ``model.onnx``; the card names the SHA-256
+of each, so a torn or swapped file is found before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from foundry_core.errors import InputError
+from foundry_core.schema import Settings, parse
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "model.safetensors"
+GRAPH_FILE = "model.onnx"
+
+
+class Preprocessing(Settings):
+    """How a cloud becomes the network's input."""
+
+    points: int = Field(1024, ge=1, description="points per cloud; more are reduced by FPS, fewer are repeated")
+    groups: int = Field(64, ge=1, description="local patches, one token each")
+    neighbors: int = Field(32, ge=1, description="points per patch")
+    normalization: Literal["unit-sphere"] = Field("unit-sphere", description="centred on the mean, scaled to radius 1")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Preprocessing:
+        if self.groups > self.points or self.neighbors > self.points:
+            raise ValueError("groups and neighbors must not exceed points")
+        return self
+
+
+class TokenizerConfig(Settings):
+    """Mini-PointNet: 3 -> first -> second, max over the patch, concatenated -> third -> width, max (Point-MAE)."""
+
+    first: int = Field(128, ge=1)
+    second: int = Field(256, ge=1)
+    third: int = Field(512, ge=1)
+
+
+class EncoderConfig(Settings):
+    """Pre-norm transformer with the position embedding added before every block."""
+
+    width: int = Field(192, ge=1, description="token dimension d")
+    depth: int = Field(6, ge=1, description="blocks L")
+    heads: int = Field(3, ge=1)
+    mlp_ratio: float = Field(4.0, gt=0)
+    position_hidden: int = Field(128, ge=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> EncoderConfig:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class SupertokenConfig(Settings):
+    """Dynamic supertoken optimisation (DSO) and cross-attention upsampling (CAU) of a student."""
+
+    count: int = Field(16, ge=1, description="supertokens s")
+    assignment: Literal["sinkhorn", "gumbel"] = "sinkhorn"
+    sinkhorn_iterations: int = Field(4, ge=1)
+    upsampling: Literal["residual", "cross-attention", "residual+cross-attention"] = "cross-attention"
+
+
+class Architecture(Settings):
+    """The network of a teacher (``supertokens`` absent) or of a student."""
+
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    supertokens: SupertokenConfig | None = None
+    output_width: int | None = Field(None, description="token dimension of the teacher, where a student's differs")
+
+
+class ObjectHead(Settings):
+    """Classification head: the class list may end with ``other``, trained on clutter, which counts as unknown."""
+
+    classes: list[str]
+    temperature: float = Field(1.0, gt=0, description="divides the logits; fitted on held-out training data")
+    unknown_threshold: float = Field(0.0, ge=0, le=1, description="below this probability the answer is unknown")
+
+
+class PartHead(Settings):
+    """Part segmentation head over a vocabulary of part names shared by all classes."""
+
+    parts: list[str]
+    class_parts: dict[str, list[str]] = Field(description="class -> the parts that it can have")
+
+
+class Heads(Settings):
+    """The heads that a model directory carries."""
+
+    objects: ObjectHead | None = None
+    parts: PartHead | None = None
+
+
+class TrainingData(Settings):
+    """One data set that the weights have seen."""
+
+    name: str
+    licence: str
+    attribution: str = ""
+    shapes: int | None = None
+
+
+class Training(Settings):
+    """How the weights came about."""
+
+    task: str
+    data: list[TrainingData]
+    seed: int
+    steps: int
+    batch: int
+    minutes: float
+    config: str = Field("", description="the committed configuration file")
+    parent: str = Field("", description="the model this one was distilled from or built upon")
+    parent_sha256: str = ""
+
+
+class Metric(Settings):
+    """One measured figure, with all that is needed to read it."""
+
+    name: str
+    value: float
+    unit: str
+    data: str
+    split: str
+    note: str = ""
+
+
+class ModelCard(Settings):
+    """``card.json``."""
+
+    format: Literal[1] = 1
+    name: str
+    kind: Literal["teacher", "student"]
+    description: str = ""
+    licence: str = "Apache-2.0"
+    architecture: Architecture
+    preprocessing: Preprocessing = Preprocessing()
+    budgets: list[int] = Field([], description="supertoken counts that the student can run with; empty for a teacher")
+    heads: Heads = Heads()
+    parameters: int = 0
+    training: list[Training] = []
+    metrics: list[Metric] = []
+    files: dict[str, str] = Field({}, description="file name -> SHA-256")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` under a temporary name, flush it to disk and rename it, so that ``path`` is never torn."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_card(directory: str | Path, verify: bool = True) -> ModelCard:
+    """Read ``card.json`` of a model directory and, unless told otherwise, check the hash of every file it names.
+
+    Raises:
+        InputError: no such directory, no card, an unknown key, a missing file or a wrong hash, by name.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise InputError(f"{directory}: no such model directory; `foundry models` lists the shipped ones")
+    path = directory / CARD_FILE
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; a model directory holds {CARD_FILE} and {WEIGHTS_FILE}") from None
+    except (OSError, ValueError, RecursionError):
+        raise InputError(f"{path}: not valid JSON; restore the model directory") from None
+    card = parse(ModelCard, values, path)
+    if verify:
+        for name, expected in card.files.items():
+            file = directory / name
+            if Path(name).name != name:
+                raise InputError(f"{path}: files: '{name}' is not a plain file name; restore the model directory")
+            if not file.is_file():
+                raise InputError(f"{file}: missing, though the card names it; restore the model directory")
+            if sha256(file) != expected:
+                raise InputError(f"{file}: wrong SHA-256, the file is damaged or was replaced; restore the directory")
+    return card
+
+
+def write_card(directory: str | Path, card: ModelCard) -> ModelCard:
+    """Write the card with the current hashes of the directory's model files; the card comes last, as the seal."""
+    directory = Path(directory)
+    files = {
+        path.name: sha256(path)
+        for path in sorted(directory.iterdir())
+        if path.suffix in (".safetensors", ".onnx") and path.is_file()
+    }
+    card = card.model_copy(update={"files": files})
+    text = json.dumps(card.model_dump(), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(directory / CARD_FILE, text.encode())
+    return card
+
+
+def share_directory() -> Path:
+    """The folder that holds ``config``, ``launch`` and ``resource``: the checkout's, or the installed share folder."""
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "package.xml").is_file():
+        return checkout
+    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    # pip puts data files under the environment's prefix, colcon under the workspace's, next to lib/python3.x
+    prefixes += [Path(sys.prefix), *Path(__file__).resolve().parents[3:6]]
+    for prefix in prefixes:
+        share = prefix / "share" / "foundry_ros"
+        if (share / "package.xml").is_file():
+            return share
+    raise InputError("share/foundry_ros: not found beside the installed package; install foundry_ros with pip or colcon")
+
+
+def models_directory() -> Path:
+    """The folder of the shipped models."""
+    return share_directory() / "resource" / "models"
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The directory of a shipped model by name, or of any model by path.
+
+    Raises:
+        InputError: neither a shipped name nor a directory with a card.
+    """
+    text = str(name_or_path)
+    path = Path(text)
+    if (path / CARD_FILE).is_file():
+        return path
+    if text and path.name == text and text not in (".", ".."):
+        shipped = models_directory() / text
+        if (shipped / CARD_FILE).is_file():
+            return shipped
+    names = ", ".join(sorted(card.parent.name for card in models_directory().glob(f"*/{CARD_FILE}"))) or "none"
+    raise InputError(f"{text}: neither a shipped model ({names}) nor a directory with a {CARD_FILE}")
+
+
+def list_models() -> list[ModelCard]:
+    """Cards of the shipped models, by name; hashes are checked when a model is loaded."""
+    return [load_card(path.parent, verify=False) for path in sorted(models_directory().glob(f"*/{CARD_FILE}"))]
