@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets, procedural shapes, the simulated world and recordings."""
