@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets, procedural shapes, the simulated world and recordings."""
+"""Data sets, procedural shapes, the simulated sensor world and bags."""
