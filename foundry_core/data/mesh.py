@@ -15,7 +15,7 @@ class LabeledMesh:
 
     Attributes:
         vertices: float32 [V,3], metres, finite.
-        triangles: int32 [T,3], indices into ``vertices``, counter-clockwise seen from outside where the surface is closed.
+        triangles: int32 [T,3], into ``vertices``, counter-clockwise seen from outside where the surface is closed.
         part: int16 [T], index into ``foundry_core.data.procedural.PART_NAMES``.
 
     Raises:

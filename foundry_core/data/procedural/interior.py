@@ -202,16 +202,11 @@ def plant(rng: np.random.Generator) -> LabeledMesh:
         count = int(rng.integers(14, 50))
         angle, rise = rng.uniform(0, 6.283, count), rng.uniform(0.15, 1.4, count)
         length = spread * rng.uniform(1.0, 1.8) * rng.uniform(0.6, 1.0, count)
-        for half in (0, 1):  # each blade rises and then droops
-            bend = rise - half * rng.uniform(0.3, 1.0)
+        start, length_up = np.tile([0, 0, pot * 0.95], (count, 1)), (length * 0.6)[:, None]
+        for bend in (rise, rise - rng.uniform(0.3, 1.0)):  # each blade rises and then droops
             direction = np.column_stack([np.cos(angle) * np.cos(bend), np.sin(angle) * np.cos(bend), np.sin(bend)])
-            start = (
-                np.tile([0, 0, pot * 0.95], (count, 1))
-                if half == 0
-                else start + direction_before * (length * 0.6)[:, None]
-            )
             shape.add("foliage", leaves(start, direction, length, length * 0.22))
-            direction_before = direction
+            start = start + direction * length_up
     elif style == "blades":
         count = int(rng.integers(8, 26))
         base = np.column_stack([rng.normal(0, 0.35, (count, 2)) * radius, np.full(count, soil)])

@@ -287,7 +287,7 @@ def _sphere_angles(segments: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
 def superellipsoid(
     center, size, vertical: float = 1.0, horizontal: float = 1.0, segments: int = 12, rows: int = 6
 ) -> Solid:
-    """A superellipsoid (Barr, 1981): exponents 1 and 1 give an ellipsoid, towards 0 a box; ``size`` is its extent [3]."""
+    """A superellipsoid (Barr, 1981): exponents of 1 give an ellipsoid, towards 0 a box; ``size`` is its extent [3]."""
     latitude, longitude = _sphere_angles(segments, rows)
 
     def power(value, exponent):

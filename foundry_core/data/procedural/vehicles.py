@@ -21,7 +21,7 @@ from foundry_core.data.procedural.primitives import (
 
 
 def wheels(shape: Assembly, axles, half_track: float, radius: float, width: float, twin: int = 0) -> None:
-    """A wheel on both sides of every axle (x, ...), its outer face at ``half_track``; the last ``twin`` axles are broad."""
+    """A wheel on both sides of every axle (x, ...), outer face at ``half_track``; the last ``twin`` axles are broad."""
     for index, x in enumerate(axles):
         broad = width * (1.9 if index >= len(axles) - twin else 1.0)
         for side in (-1, 1):
