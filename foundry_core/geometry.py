@@ -36,26 +36,33 @@ def _farthest(points, count):
 
 
 @_jit
-def _nearest(queries, points, k, out, distances):
-    # a sorted insertion list per query: k is small, and most points fail the first comparison
-    n = points.shape[0]
+def _nearest(queries, points, k, out):
+    # a sorted list of the k best per query. The points are visited with a stride: in farthest-point order every next
+    # point would be nearer than those before, and each would be inserted.
+    n, stride = points.shape[0], 32
+    near = np.empty(k, np.float32)
     for q in range(queries.shape[0]):
         qx, qy, qz = queries[q, 0], queries[q, 1], queries[q, 2]
         filled = 0
-        for j in range(n):
-            dx, dy, dz = points[j, 0] - qx, points[j, 1] - qy, points[j, 2] - qz
-            distance = dx * dx + dy * dy + dz * dz
-            if filled == k and distance >= distances[k - 1]:
-                continue
-            slot = filled if filled < k else k - 1
-            while slot > 0 and distances[slot - 1] > distance:
-                distances[slot] = distances[slot - 1]
-                out[q, slot] = out[q, slot - 1]
-                slot -= 1
-            distances[slot] = distance
-            out[q, slot] = j
-            if filled < k:
-                filled += 1
+        for start in range(min(stride, n)):
+            for j in range(start, n, stride):
+                dx, dy, dz = points[j, 0] - qx, points[j, 1] - qy, points[j, 2] - qz
+                distance = dx * dx + dy * dy + dz * dz
+                if filled < k:
+                    slot = filled
+                    filled += 1
+                elif distance < near[k - 1] or (distance == near[k - 1] and j < out[q, k - 1]):
+                    slot = k - 1
+                else:
+                    continue
+                while slot > 0 and (
+                    near[slot - 1] > distance or (near[slot - 1] == distance and out[q, slot - 1] > j)
+                ):
+                    near[slot] = near[slot - 1]
+                    out[q, slot] = out[q, slot - 1]
+                    slot -= 1
+                near[slot] = distance
+                out[q, slot] = j
 
 
 def _as_points(points) -> np.ndarray:
@@ -82,7 +89,7 @@ def nearest_neighbors(queries, points, k: int) -> np.ndarray:
     if not 1 <= k <= len(points):
         raise ValueError(f"k must be in 1..{len(points)}, got {k}")
     out = np.empty((len(queries), k), np.int64)
-    _nearest(queries, points, k, out, np.empty(k, np.float32))
+    _nearest(queries, points, k, out)
     return out
 
 
@@ -112,6 +119,17 @@ def resample(points, count: int) -> np.ndarray:
     if n > count:
         return farthest_point_sampling(points, count)
     return np.arange(count, dtype=np.int64) % n
+
+
+def prepare(points, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The model's input from points [n,3] of one object: resampled to ``count``, then centred in the unit sphere.
+
+    Returns:
+        points float32 [count,3], and the index int64 [count] of each into the input.
+    """
+    points = _as_points(points)
+    index = resample(points, count)
+    return normalize(points[index])[0], index
 
 
 def group(points, groups: int, neighbors: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project's own shape sets: one ``.npz`` file with clouds, labels, parts and a split."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from foundry_core.errors import InputError
+
+PER_SHAPE = ("label", "split", "twin_in_train", "licence", "part_label")
+
+
+@dataclass(frozen=True)
+class ShapeSet:
+    """Clouds of one size with what is known of them.
+
+    points float [N,P,3] (float16 on disk is kept); label int [N] into ``class_names``; part_label int [N,P] into
+    ``part_names`` (-1 unknown); split int [N] (0 train, 1 test); twin_in_train bool [N]; licence str [N].
+    """
+
+    name: str
+    points: np.ndarray
+    label: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    part_label: np.ndarray | None = None
+    part_names: tuple[str, ...] = ()
+    split: np.ndarray | None = None
+    twin_in_train: np.ndarray | None = None
+    licence: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 3 or self.points.shape[2] != 3 or 0 in self.points.shape:
+            raise InputError(f"{self.name}: points: shape {self.points.shape}, expected [N,P,3] with N and P at least 1")
+        if self.points.dtype.kind != "f":
+            raise InputError(f"{self.name}: points: type {self.points.dtype}, expected floating point")
+        if not np.isfinite(self.points).all():
+            raise InputError(f"{self.name}: points: NaN or infinite values; clean the file")
+        for key in PER_SHAPE:
+            values = getattr(self, key)
+            if values is not None and len(values) != len(self.points):
+                raise InputError(f"{self.name}: {key}: {len(values)} entries for {len(self.points)} shapes")
+        if self.part_label is not None and self.part_label.shape != self.points.shape[:2]:
+            raise InputError(f"{self.name}: part_label: shape {self.part_label.shape}, expected one label per point")
+        for key, names in (("label", self.class_names), ("part_label", self.part_names)):
+            values = getattr(self, key)
+            if values is not None and values.size and names and values.max() >= len(names):
+                raise InputError(f"{self.name}: {key}: value {values.max()}, but only {len(names)} names are given")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def select(self, mask: np.ndarray) -> ShapeSet:
+        """The shapes that ``mask`` (bool [N]) picks."""
+        chosen = {key: getattr(self, key)[mask] for key in PER_SHAPE if getattr(self, key) is not None}
+        return replace(self, points=self.points[mask], **chosen)
+
+    def train(self) -> ShapeSet:
+        """The train split; everything where the set has no split."""
+        return self if self.split is None else self.select(self.split == 0)
+
+    def test(self, twins: bool = False) -> ShapeSet:
+        """The test split, without the shapes that have a near-identical twin in the train split."""
+        if self.split is None:
+            raise InputError(f"{self.name}: split: missing; a set without a split has no test part")
+        mask = self.split == 1
+        if not twins and self.twin_in_train is not None:
+            mask = mask & ~self.twin_in_train.astype(bool)
+        return self.select(mask)
+
+    def with_licences(self, licences: list[str]) -> ShapeSet:
+        """The shapes under one of the named licences."""
+        if self.licence is None:
+            raise InputError(f"{self.name}: licence: missing, cannot select {', '.join(licences)}")
+        chosen = self.select(np.isin(self.licence, licences))
+        if not len(chosen):
+            raise InputError(f"{self.name}: no shape is under {', '.join(licences)}")
+        return chosen
+
+
+def load_shapes(path: str | Path) -> ShapeSet:
+    """Read an ``.npz`` shape set.
+
+    Raises:
+        InputError: missing or damaged file, a pickled array, a missing key or a wrong shape, by name.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise InputError(f"{path}: not an .npz shape set; the keys are described in the README, 'Your own data'")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "points" not in archive.files:
+                raise InputError(f"{path}: points: missing; a shape set has `points` [N,P,3]")
+            known = ("points", "class_names", "part_names", *PER_SHAPE)
+            values = {key: archive[key] for key in known if key in archive.files}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the path of an .npz shape set") from None
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(f"{path}: holds pickled objects or is no .npz file; save plain arrays with numpy.savez") from None
+    except (OSError, EOFError, zipfile.BadZipFile, KeyError):
+        raise InputError(f"{path}: truncated or damaged; restore the file") from None
+    for key in ("class_names", "part_names"):
+        if key in values:
+            values[key] = tuple(str(name) for name in values[key])
+    return ShapeSet(name=str(path), **values)

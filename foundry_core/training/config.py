@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The schema of the training configurations in ``config/train``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from foundry_core.card import Architecture, Preprocessing
+from foundry_core.data.stream import StreamConfig
+from foundry_core.schema import Settings
+
+
+class LoopConfig(Settings):
+    """The loop that all tasks share."""
+
+    steps: int = Field(20000, ge=1, description="optimiser steps; --minutes ends the run (and its schedule) earlier")
+    batch: int = Field(32, ge=2, description="clouds per step")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the run in which the learning rate rises")
+    clip: float = Field(5.0, gt=0, description="largest gradient norm")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast where the processor gains from it")
+    seed: int = 0
+    threads: int = Field(1, ge=1, description="threads of the training process")
+    workers: int = Field(1, ge=0, description="data processes beside it; 0 makes the data in the training process")
+    checkpoint_seconds: float = Field(60.0, gt=0)
+
+
+class PretrainConfig(Settings):
+    """`foundry pretrain`: masked autoencoding of a teacher."""
+
+    name: str
+    description: str = ""
+    architecture: Architecture = Architecture()
+    preprocessing: Preprocessing = Preprocessing()
+    data: StreamConfig = StreamConfig()
+    loop: LoopConfig = LoopConfig()
+    mask_ratio: float = Field(0.6, gt=0, lt=1)
+    decoder_depth: int = Field(2, ge=1)
+
+
+class DistillConfig(Settings):
+    """`foundry distill`: a SuperToken student of any teacher directory."""
+
+    name: str
+    description: str = ""
+    teacher: str = Field(description="name or path of the teacher")
+    architecture: Architecture
+    data: StreamConfig = StreamConfig()
+    loop: LoopConfig = LoopConfig()
+    budgets: list[int] = Field([], description="nested supertoken counts to train; only the full count when empty")
+    temperature: tuple[float, float] = Field((1.0, 0.5), description="of the assignment noise, first and last step")
+
+
+class HeadConfig(Settings):
+    """`foundry head`: classification and part heads for the parametric categories, as sensors see them."""
+
+    name: str
+    model: str = Field(description="name or path of the backbone, which stays frozen")
+    loop: LoopConfig = LoopConfig()
+    scenes: int = Field(24, ge=0, description="simulated scenes per kind whose segments join the training")
+    frames: int = Field(8, ge=1, description="sweeps taken from each scene")
+    samples: int = Field(24000, ge=1, description="objects from the stream of shapes and single views")
+    part_weight: float = Field(1.0, ge=0)
+    label_smoothing: float = Field(0.05, ge=0, lt=1)
+    reject: float = Field(0.03, ge=0, lt=1, description="share of known validation objects that may be called unknown")

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches from the shape stream: worker processes draw, augment and group; the order is fixed by the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from foundry_core import geometry
+from foundry_core.card import Preprocessing
+
+
+class GroupedClouds(Dataset):
+    """Random access to (centers [G,3], neighborhoods [G,K,3]) of a stream of clouds [N,3]."""
+
+    def __init__(self, stream, preprocessing: Preprocessing):
+        self.stream, self.preprocessing = stream, preprocessing
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return geometry.group(self.stream[index], self.preprocessing.groups, self.preprocessing.neighbors)
+
+
+class _BatchesFrom(Sampler):
+    def __init__(self, step: int, batch: int):
+        self.step, self.batch = step, batch
+
+    def __iter__(self):
+        step = self.step
+        while True:
+            yield list(range(step * self.batch, (step + 1) * self.batch))
+            step += 1
+
+
+def _one_thread(_worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _stack(samples) -> tuple[Tensor, ...]:
+    return tuple(torch.from_numpy(np.stack(column)) for column in zip(*samples, strict=True))
+
+
+def batches_from(dataset: Dataset, step: int, batch: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
+    """Endless batches, starting with that of ``step``; any number of workers gives the same sequence."""
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=_BatchesFrom(step, batch),
+            num_workers=workers,
+            collate_fn=_stack,
+            worker_init_fn=_one_thread,
+            prefetch_factor=4 if workers else None,
+        )
+    )

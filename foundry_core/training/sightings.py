@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled objects as a robot meets them: whole shapes, single sensor views, and segments cut from simulated sweeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from foundry_core import geometry
+from foundry_core.clouds import Cloud
+from foundry_core.data.compositions import compose
+from foundry_core.data.mesh import sample_surface
+from foundry_core.data.procedural import CATEGORIES, make_shape
+from foundry_core.data.stream import DENSE, random_rotation
+from foundry_core.data.views import sensor_view
+from foundry_core.data.world.config import WorldConfig
+from foundry_core.data.world.simulate import simulate
+from foundry_core.scene.config import SceneConfig
+from foundry_core.scene.segment import find_segments
+
+OTHER = "other"
+PURITY = 0.7  # share of a segment's points that one object must own to name the segment
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One object as the network sees it: points float32 [N,3] normalised, class index, part index int16 [N] or -1."""
+
+    points: np.ndarray
+    label: int
+    part: np.ndarray
+
+
+def _sighting(points: np.ndarray, label: int, part: np.ndarray, count: int) -> Sighting:
+    prepared, index = geometry.prepare(points, count)
+    return Sighting(prepared, label, part[index].astype(np.int16))
+
+
+def shape_sighting(index: int, seed: int, count: int) -> Sighting:
+    """The ``index``-th object of an endless seeded sequence; one in ten is a composition, labelled ``other``."""
+    rng = np.random.default_rng([seed, index])
+    if rng.random() < 0.1:
+        points, label = compose(DENSE, rng), len(CATEGORIES)
+        part = np.full(len(points), -1, np.int16)
+        if rng.random() < 0.5:
+            keep = np.argsort(points @ rng.normal(size=3))[: int(rng.integers(DENSE // 8, DENSE))]
+            points, part = points[keep], part[keep]
+    else:
+        label = int(rng.integers(len(CATEGORIES)))
+        mesh = make_shape(CATEGORIES[label], rng)
+        points, part = sample_surface(mesh, DENSE, rng) if rng.random() < 0.25 else sensor_view(mesh, rng)
+    points = points @ random_rotation(rng, "z").T
+    return _sighting(points, label, part, count)
+
+
+def scene_sightings(kind: str, seed: int, frames: int, count: int, scene: SceneConfig, world: dict) -> Iterator[Sighting]:
+    """Segments of ``frames`` simulated sweeps, cut as on the robot, with the label of the object that owns most points.
+
+    A segment of background, or of several objects none of which owns :data:`PURITY` of it, is ``other``.
+    """
+    config = WorldConfig(kind=kind, seed=seed, **world)
+    total = max(int(config.seconds * config.rate_hz), 1)
+    chosen = set(np.linspace(0, total - 1, min(frames, total)).round().astype(int).tolist())
+    for number, frame in enumerate(simulate(config)):
+        if number not in chosen:
+            continue
+        cloud = Cloud.from_points(frame.points)
+        for segment in find_segments(cloud, scene).segments:
+            owner = frame.object_id[segment.index]
+            ids, counts = np.unique(owner, return_counts=True)
+            main = ids[counts.argmax()]
+            if main >= 0 and counts.max() >= PURITY * len(owner):
+                label = int(frame.class_id[segment.index][owner == main][0])
+                part = np.where(owner == main, frame.part_id[segment.index], -1)
+            else:
+                label, part = len(CATEGORIES), np.full(len(owner), -1, np.int16)
+            yield _sighting(segment.points, label, part, count)
