@@ -9,10 +9,13 @@ from foundry_core.data.mesh import LabeledMesh
 from foundry_core.data.procedural import (
     aircraft,
     containers,
+    cups,
     cycles,
     furniture,
+    heavy,
     interior,
     living,
+    lounge,
     seating,
     street,
     vehicles,
@@ -22,7 +25,10 @@ from foundry_core.data.procedural.vocabulary import CATEGORIES, CATEGORY_PARTS, 
 
 __all__ = ["CATEGORIES", "CATEGORY_PARTS", "CATEGORY_PLACES", "ON_TABLE", "PART_NAMES", "make_shape"]
 
-_FAMILIES = (seating, furniture, interior, vessels, containers, living, vehicles, cycles, aircraft, street)
+_FAMILIES = (
+    *(aircraft, containers, cups, cycles, furniture, heavy, interior),
+    *(living, lounge, seating, street, vehicles, vessels),
+)
 _MAKERS = {name: maker for family in _FAMILIES for name, maker in family.MAKERS.items()}
 
 

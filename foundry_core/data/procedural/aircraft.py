@@ -6,18 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core.data.mesh import LabeledMesh
-from foundry_core.data.procedural.primitives import (
-    Assembly,
-    Solid,
-    along,
-    chance,
-    circle,
-    loft,
-    pick,
-    revolve,
-    rods,
-    superellipsoid,
-)
+from foundry_core.data.procedural.assembly import Assembly, chance, pick
+from foundry_core.data.procedural.primitives import Solid, along, circle, loft, revolve, rods, superellipsoid
 
 _FOIL = np.array(
     [(1.0, 0.0), (0.75, 0.5), (0.3, 0.35), (0.0, 0.05), (0.0, -0.05), (0.3, -0.3), (0.75, -0.4)]

@@ -6,14 +6,16 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core.data.mesh import LabeledMesh
+from foundry_core.data.procedural.assembly import Assembly, chance, pick
+from foundry_core.data.procedural.cups import hollow
 from foundry_core.data.procedural.primitives import (
-    Assembly,
-    chance,
+    box as brick,
+)
+from foundry_core.data.procedural.primitives import (
     extrude,
     lift,
     loft,
     moved,
-    pick,
     revolve,
     rods,
     rotated,
@@ -22,10 +24,6 @@ from foundry_core.data.procedural.primitives import (
     superellipsoid,
     torus,
 )
-from foundry_core.data.procedural.primitives import (
-    box as brick,
-)
-from foundry_core.data.procedural.vessels import hollow
 
 
 def _open_box(size, wall: float, taper: float = 1.0, radius: float = 0.0):

@@ -6,14 +6,12 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core.data.mesh import LabeledMesh
+from foundry_core.data.procedural.assembly import Assembly, chance, pick
 from foundry_core.data.procedural.primitives import (
-    Assembly,
     box,
     capsule,
-    chance,
     circle,
     moved,
-    pick,
     rods,
     rotated,
     rounded_box,

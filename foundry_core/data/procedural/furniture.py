@@ -6,13 +6,11 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core.data.mesh import LabeledMesh
+from foundry_core.data.procedural.assembly import Assembly, chance, pick
 from foundry_core.data.procedural.primitives import (
-    Assembly,
     box,
-    chance,
     circle,
     extrude,
-    pick,
     revolve,
     rods,
     rounded_box,

@@ -6,18 +6,16 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core.data.mesh import LabeledMesh
+from foundry_core.data.procedural.assembly import Assembly, chance, pick
 from foundry_core.data.procedural.primitives import (
-    Assembly,
     Solid,
     blob,
     box,
-    chance,
     circle,
     extrude,
     leaves,
     loft,
     moved,
-    pick,
     revolve,
     rods,
     rotated,
@@ -129,7 +127,7 @@ def monitor(rng: np.random.Generator) -> LabeledMesh:
     if chance(rng, 0.25) and not portrait:
         radius = width * rng.uniform(1.2, 2.5)
         rings = []
-        for y in np.linspace(width / 2, -width / 2, 9):
+        for y in np.linspace(-width / 2, width / 2, 9):
             x = radius - np.sqrt(radius**2 - y**2)
             rings.append([(x - thick, y, -tall / 2), (x - thick, y, tall / 2), (x, y, tall / 2), (x, y, -tall / 2)])
         panel.append(loft(rings))

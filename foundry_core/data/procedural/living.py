@@ -6,19 +6,18 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core.data.mesh import LabeledMesh
+from foundry_core.data.procedural.assembly import Assembly, chance, pick
 from foundry_core.data.procedural.primitives import (
-    Assembly,
     blob,
     capsule,
-    chance,
     circle,
     leaves,
     lift,
     loft,
     moved,
-    pick,
     revolve,
     rods,
+    rotated,
     superellipsoid,
 )
 
@@ -137,15 +136,19 @@ def dog(rng: np.random.Generator) -> LabeledMesh:
     """Small to large dogs, standing, walking or sitting; pointed or hanging ears."""
     shape = Assembly()
     high = rng.uniform(0.25, 0.65)  # height at the shoulder
-    length, deep = high * rng.uniform(0.9, 1.45), high * rng.uniform(0.3, 0.48)
+    length, deep = high * rng.uniform(0.8, 1.2), high * rng.uniform(0.38, 0.55)
     wide = deep * rng.uniform(0.6, 0.9)
     leg = high - deep * 0.6
     sitting = chance(rng, 0.2)
-    pitch = rng.uniform(0.5, 0.85) if sitting else rng.uniform(-0.06, 0.06)
+    # a dog that sits lowers its rump to the floor
+    drop = (high - deep) / (length * 0.85)
+    pitch = np.arcsin(min(drop, 0.85)) if sitting else rng.uniform(-0.06, 0.06)
     along = np.array([np.cos(pitch), 0.0, np.sin(pitch)])
     front = np.array([length / 2, 0.0, high - deep / 2])
     rear = front - along * length * (0.85 if sitting else 1.0)
-    shape.add("torso", capsule(rear, front, deep * rng.uniform(0.33, 0.48), deep * 0.5, 12))
+    shape.add("torso", capsule(rear, front, deep * rng.uniform(0.33, 0.48), deep * 0.42, 12))
+    chest = (length * 0.55, wide * rng.uniform(0.95, 1.2), deep * 1.05)
+    shape.add("torso", moved(rotated(superellipsoid((0, 0, 0), chest), "y", -pitch), *(front - along * length * 0.2)))
     thick = high * rng.uniform(0.045, 0.07)
     stride = rng.uniform(0, 0.45)
     for side in (-1, 1):
@@ -164,15 +167,15 @@ def dog(rng: np.random.Generator) -> LabeledMesh:
     rise = rng.uniform(0.4, 1.2)
     neck = np.array([np.cos(rise), 0, np.sin(rise)]) * high * rng.uniform(0.25, 0.4)
     skull = front + along * deep * 0.2 + neck
-    size = high * rng.uniform(0.22, 0.3)
+    size = high * rng.uniform(0.27, 0.38)
     snout, droop = size * rng.uniform(0.35, 1.0), rng.uniform(0.0, 0.5)
     shape.add(
         "head",
-        capsule(front + (0, 0, deep * 0.1), skull, deep * 0.32, size * 0.36),
+        capsule(front + (0, 0, deep * 0.1), skull, deep * rng.uniform(0.24, 0.34), size * 0.34),
         superellipsoid(skull, (size, size * 0.85, size * 0.85)),
     )
     nose = skull + np.array([np.cos(droop), 0, -np.sin(droop)]) * (size * 0.35 + snout)
-    shape.add("head", capsule(skull + (size * 0.2, 0, -size * 0.08), nose, size * 0.28, size * 0.17))
+    shape.add("head", capsule(skull + (size * 0.2, 0, -size * 0.08), nose, size * 0.28, size * rng.uniform(0.15, 0.24)))
     pointed = chance(rng, 0.5)
     for side in (-1, 1):
         root = skull + np.array([-size * 0.15, side * size * 0.3, size * 0.3])
@@ -207,15 +210,18 @@ def tree(rng: np.random.Generator) -> LabeledMesh:
         "column": rng.uniform(0.08, 0.25),
     }.get(style, 0.4)
     bottom, top = np.zeros(3), np.array([*rng.normal(0, 0.02, 2) * tall, tall * 0.8])
+    leafy = chance(rng, 0.45)  # a crown of separate leaves instead of closed surfaces
     if style == "conifer":
         top[2] = tall * 0.95
+    elif style in ("broad", "column") and not leafy:
+        top[2] = (tall + clear) / 2  # the trunk ends inside the crown
     shape.add("trunk", rods(bottom, top, thick, thick * 0.35, 8))
     if chance(rng, 0.5):
         shape.add("trunk", revolve([(thick * 1.7, 0), (thick * 1.15, thick * 1.2), (thick, thick * 3)], 8))
-    leafy = chance(rng, 0.45)  # a crown of separate leaves instead of closed surfaces
     spread = (tall - clear) * rng.uniform(0.28, 0.48)
-    if style in ("broad", "column", "bare"):
-        starts, ends = _branches(rng, bottom, top, int(rng.integers(5, 12)), spread, clear / tall)
+    if style in ("broad", "bare"):
+        inside = 1.0 if leafy or style == "bare" else 0.55  # closed crowns hide their branches
+        starts, ends = _branches(rng, bottom, top, int(rng.integers(5, 12)), spread * inside, clear / tall)
         shape.add("trunk", rods(starts, ends, thick * 0.4, thick * 0.12, 5))
     if style == "bare":
         for reach, width in ((0.7, 0.16), (0.45, 0.08)):
@@ -243,7 +249,13 @@ def tree(rng: np.random.Generator) -> LabeledMesh:
                 ),
             )
         else:
-            for _ in range(int(rng.integers(1, 7))):
+            size = (
+                spread * rng.uniform(1.4, 2.0),
+                spread * rng.uniform(1.4, 2.0),
+                (tall - clear) * rng.uniform(0.75, 1.0),
+            )
+            shape.add("foliage", blob(rng, (0, 0, crown), size, rng.uniform(0.1, 0.2), 12, 8))
+            for _ in range(int(rng.integers(0, 6))):
                 middle = rng.normal(0, 0.33, 3) * (spread, spread, (tall - clear) * 0.35) + (0, 0, crown)
                 shape.add(
                     "foliage", blob(rng, middle, rng.uniform(0.9, 1.7, 3) * spread, rng.uniform(0.1, 0.25), 12, 8)

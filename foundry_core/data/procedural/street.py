@@ -6,17 +6,15 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core.data.mesh import LabeledMesh
+from foundry_core.data.procedural.assembly import Assembly, chance, pick
 from foundry_core.data.procedural.primitives import (
-    Assembly,
     Solid,
     box,
-    chance,
     circle,
     extrude,
     lift,
     loft,
     moved,
-    pick,
     revolve,
     rods,
     rotated,
