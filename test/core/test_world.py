@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+
+from foundry_core import pointcloud2
+from foundry_core.data import bags
+from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES
+from foundry_core.data.world import bag as world_bag
+from foundry_core.data.world.config import WorldConfig
+from foundry_core.data.world.raycast import Caster, Mesh
+from foundry_core.data.world.scenes import CLEARANCE, build_scene
+from foundry_core.data.world.sensors import BEAMS, LidarConfig, RgbdConfig
+from foundry_core.data.world.simulate import Simulator, simulate
+from foundry_core.errors import InputError
+from foundry_core.schema import parse
+
+SMALL = {"seconds": 0.3, "lidar": LidarConfig(beams=16, azimuth_steps=900, elevation_deg=(-25.0, 3.0))}
+CONFIGS = {
+    "street": WorldConfig(seed=3, **SMALL),
+    "room": WorldConfig(kind="room", sensor="rgbd", seconds=0.3, rgbd=RgbdConfig(width=120, height=90), seed=4),
+}
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def simulator(request):
+    return Simulator(CONFIGS[request.param])
+
+
+def _rotation(angles) -> np.ndarray:
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_euler("zyx", angles).as_matrix()
+
+
+def _brute_force(vertices, triangles, origin, directions):
+    best, which = np.full(len(directions), np.inf), np.full(len(directions), -1)
+    for number, (a, b, c) in enumerate(vertices[triangles].astype(float)):
+        normal = np.cross(b - a, c - a)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = ((a - origin) @ normal) / (directions @ normal)
+        hit = origin + distance[:, None] * directions
+        inside = np.ones(len(directions), bool)
+        for p, q in ((a, b), (b, c), (c, a)):
+            inside &= (np.cross(q - p, hit - p) @ normal) >= 0
+        closer = inside & (distance > 1e-4) & (distance < best)
+        best[closer], which[closer] = distance[closer], number
+    return best, which
+
+
+def test_rays_meet_what_a_brute_force_search_meets():
+    rng = np.random.default_rng(0)
+    vertices = (rng.uniform(-4, 4, (120, 1, 3)) + rng.normal(0, 0.7, (120, 3, 3))).reshape(-1, 3).astype(np.float32)
+    triangles = np.arange(360).reshape(-1, 3)
+    directions = rng.normal(size=(1500, 3))
+    directions = (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
+    rotations = np.stack([np.eye(3), _rotation([0.5, 0.2, -0.4])])
+    translations = np.array([[0.0, 0, 0], [6.0, 1, 2]])
+    sensor = np.eye(4)
+    sensor[:3, :3], sensor[:3, 3] = _rotation([2.0, -0.3, 0.1]), (3.0, -1.0, 0.5)
+    mesh = Mesh(vertices, triangles)
+    hits = Caster([mesh, mesh]).cast(directions, sensor, rotations, translations, 50.0)
+    world = directions.astype(float) @ sensor[:3, :3].T
+    ways = [_brute_force(vertices @ r.T + t, triangles, sensor[:3, 3], world) for r, t in zip(rotations, translations)]
+    distances, numbers = (np.stack(column) for column in zip(*ways))
+    nearest = distances.argmin(axis=0)
+    best = distances.min(axis=0)
+    met = best < 50
+    assert 0.3 < met.mean() < 1
+    np.testing.assert_array_equal(hits.mesh, np.where(met, nearest, -1))
+    np.testing.assert_array_equal(hits.triangle, np.where(met, numbers[nearest, np.arange(1500)], -1))
+    np.testing.assert_allclose(hits.distance[met], best[met], rtol=1e-4)
+    assert (hits.distance[~met] == 50).all()
+
+
+def test_rays_along_the_axes_meet_a_wall():
+    square = np.array([[0, -1, -1], [0, 1, -1], [0, 1, 1], [0, -1, 1]], np.float32)
+    mesh = Mesh(square, np.array([[0, 1, 2], [0, 2, 3]]))
+    axes = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, 0, -1]], np.float32)
+    hits = Caster([mesh]).cast(axes, np.eye(4), np.eye(3)[None], np.array([[5.0, 0.2, 0.1]]), 20.0)
+    np.testing.assert_allclose(hits.distance, [5, 20, 20, 20])
+    np.testing.assert_allclose(hits.cosine, [1, 0, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("beams", [16, 32, 64])
+def test_lidar_beams_have_the_elevations_of_their_data_sheet(beams):
+    config = LidarConfig(beams=beams, azimuth_steps=360)
+    directions = config.directions
+    assert directions.shape == (beams * 360, 3) and directions.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, atol=1e-6)
+    elevation = np.rad2deg(np.arcsin(directions[:, 2])).reshape(beams, 360)
+    np.testing.assert_allclose(elevation, np.repeat(BEAMS[beams][:, None], 360, axis=1), atol=1e-3)
+    azimuth = np.sort(np.arctan2(directions[:360, 1], directions[:360, 0]))
+    np.testing.assert_allclose(np.diff(azimuth), 2 * np.pi / 360, atol=1e-5)
+
+
+def test_lidar_noise_and_losses():
+    config, rng = LidarConfig(dropout=0.1, range_noise=0.02), np.random.default_rng(0)
+    far = np.repeat(np.array([0.1, 10.0, 60.0, 90.0], np.float32), 20000)
+    kept, measured, intensity = config.measure(far, np.ones_like(far), np.full_like(far, 0.5), rng)
+    share = np.bincount(kept // 20000, minlength=4) / 20000
+    assert share[0] == share[3] == 0  # nearer than min_range, farther than max_range
+    assert share[1] == pytest.approx(0.9, abs=0.01)
+    assert share[2] == pytest.approx(0.9 * (1 - np.exp(-0.5 * 1.5**2)), abs=0.02)
+    assert (measured - far[kept]).std() == pytest.approx(0.02, rel=0.05)
+    assert 0 <= intensity.min() and intensity.max() <= 1 and intensity.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_depth_noise_grows_with_depth_and_edges_are_lost():
+    config, rng = RgbdConfig(dropout=0.0), np.random.default_rng(0)
+    image = np.full((240, 320), 1.0, np.float32)
+    image[:, 160:] = 4.0
+    distance = (image / config.directions[:, 0].reshape(240, 320)).ravel()
+    ones = np.ones_like(distance)
+    kept, measured, _ = config.measure(distance, ones, ones, rng)
+    depth = config.directions[kept, 0] * measured
+    for near, at in ((True, 1.0), (False, 4.0)):
+        error = (depth - at)[(kept % 320 < 160) == near]
+        assert error.std() == pytest.approx(0.0012 + 0.0019 * (at - 0.4) ** 2, rel=0.05)
+    column = np.bincount(kept % 320, minlength=320)
+    assert (column[[10, 100, 200, 300]] == 240).all()
+    assert (column[[159, 160]] < 0.55 * 240).all()
+
+
+def test_the_camera_has_its_field_of_view():
+    directions = RgbdConfig().directions.reshape(240, 320, 3)
+    corner = np.rad2deg(np.arctan2(directions[120, 0, 1], directions[120, 0, 0]))
+    assert corner == pytest.approx(29.0, abs=0.2)
+    assert directions[0, 160, 2] > 0 > directions[239, 160, 2]
+
+
+def _distance_to_mesh(points, mesh):
+    """Distance [N] of points [N,3] to the nearest triangle whose prism holds them (infinite outside every prism)."""
+    best = np.full(len(points), np.inf)
+    for p, q, r in mesh.vertices[mesh.triangles].astype(float):
+        normal = np.cross(q - p, r - p)
+        area = np.linalg.norm(normal)
+        if area < 1e-12:
+            continue
+        normal /= area
+        height = np.abs((points - p) @ normal)
+        inside = np.ones(len(points), bool)
+        for u, v in ((p, q), (q, r), (r, p)):
+            inward = np.cross(normal, v - u) / np.linalg.norm(v - u)
+            inside &= (points - u) @ inward >= -1e-4  # a tenth of a millimetre: float32 in the world frame
+        best[inside] = np.minimum(best[inside], height[inside])
+    return best
+
+
+@pytest.mark.parametrize("kind", list(CONFIGS))
+def test_points_lie_on_the_object_that_they_name(kind):
+    quiet = {"lidar": {"range_noise": 0.0}, "rgbd": {"noise_floor": 0.0, "noise_growth": 0.0}}[CONFIGS[kind].sensor]
+    sensor = CONFIGS[kind].sensor_config().model_copy(update=quiet)
+    simulator = Simulator(CONFIGS[kind].model_copy(update={CONFIGS[kind].sensor: sensor}))
+    frame = simulator.frame(2)
+    pose = frame.pose_world_from_sensor
+    world = frame.points.astype(float) @ pose[:3, :3].T + pose[:3, 3]
+    checked = moving = 0
+    for number in np.unique(frame.object_id[frame.object_id >= 0]):
+        own = np.flatnonzero(frame.object_id == number)[:80]
+        rotation, translation = simulator.object_pose(int(number), 2 / simulator.config.rate_hz)
+        placed = simulator.scene.objects[number]
+        near = _distance_to_mesh((world[own] - translation) @ rotation, placed.mesh)
+        assert near.max() < 2e-4, placed.category
+        checked, moving = checked + len(own), moving + placed.moving
+    assert checked > 100 and moving >= (kind == "street")
+
+
+def test_the_surroundings_are_not_on_an_object(simulator):
+    frame = simulator.frame(0)
+    rest = frame.object_id < 0
+    assert rest.any() and not rest.all()
+    assert (frame.class_id[rest] == -1).all() and (frame.part_id[rest] == -1).all()
+
+
+def test_truth_is_consistent_over_frames(simulator):
+    classes = {}
+    for number in range(3):
+        frame = simulator.frame(number)
+        assert frame.points.dtype == np.float32 and frame.intensity.dtype == np.float32
+        assert frame.object_id.dtype == np.int32 and frame.class_id.dtype == frame.part_id.dtype == np.int16
+        count = len(frame.points)
+        assert {len(frame.intensity), len(frame.object_id), len(frame.class_id), len(frame.part_id)} == {count}
+        assert np.isfinite(frame.points).all()
+        for owner in np.unique(frame.object_id[frame.object_id >= 0]):
+            mine = frame.object_id == owner
+            (kind,) = np.unique(frame.class_id[mine])
+            assert classes.setdefault(owner, kind) == kind
+            assert simulator.scene.objects[owner].category == CATEGORIES[kind]
+            parts = {PART_NAMES[part] for part in np.unique(frame.part_id[mine])}
+            assert parts <= set(CATEGORY_PARTS[CATEGORIES[kind]])
+    assert len(classes) >= 2
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_gives_others():
+    for config in CONFIGS.values():
+        first, second = list(simulate(config)), list(simulate(config))
+        assert len(first) == 3
+        for one, two in zip(first, second, strict=True):
+            for name in ("points", "intensity", "object_id", "part_id", "pose_world_from_sensor"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+        other = next(iter(simulate(config.model_copy(update={"seed": config.seed + 1}))))
+        assert other.points.shape != first[0].points.shape or not np.array_equal(other.points, first[0].points)
+
+
+@pytest.mark.parametrize("kind", ["street", "room"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_objects_keep_their_distance_while_they_move(kind, seed):
+    scene = build_scene(kind, seed, 10.0)
+    moving = [placed for placed in scene.objects if placed.moving]
+    assert moving and len(scene.objects) >= (40 if kind == "street" else 12)
+    assert len({placed.category for placed in scene.objects}) >= 9
+    clearance = CLEARANCE if kind == "street" else 0.6
+    for seconds in (0.0, 3.75, 10.0):
+        boxes = []
+        for placed in scene.objects:
+            flat = (placed.mesh.vertices @ placed.rotation.T)[:, :2] + placed.at(seconds)
+            boxes.append(np.concatenate([flat.min(axis=0), flat.max(axis=0)]))
+        boxes = np.array(boxes)
+        low, high = boxes[:, None, :2] - boxes[None, :, 2:], boxes[None, :, :2] - boxes[:, None, 2:]
+        apart = np.maximum(low, high).max(axis=2) + 10 * np.eye(len(boxes))
+        assert apart.min() > clearance - 1e-3
+
+
+def test_the_sensor_moves_and_stays_clear_of_objects():
+    for kind in ("street", "room"):
+        scene = build_scene(kind, 5, 10.0)
+        first, last = scene.sensor_pose(0.0), scene.sensor_pose(5.0)
+        assert np.linalg.norm(first[:3, 3] - last[:3, 3]) > 0.5
+        for pose in (first, last):
+            np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
+            assert np.linalg.det(pose[:3, :3]) == pytest.approx(1)
+    assert scene.sensor_pose(0.0)[2, 3] > 0.5
+
+
+def test_a_street_is_dense_enough():
+    frame = Simulator(WorldConfig(seconds=1.0)).frame(0)
+    assert 60_000 <= len(frame.points) <= 100_000
+    _, counts = np.unique(frame.object_id[frame.object_id >= 0], return_counts=True)
+    assert (counts >= 50).sum() >= 15 and (counts >= 200).sum() >= 5
+
+
+def test_the_bag_holds_the_frames_and_their_truth(tmp_path):
+    config = CONFIGS["street"]
+    seen = []
+    path = world_bag.write_world_bag(tmp_path / "bag", config, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    clouds = [pointcloud2.to_cloud(message) for _, _, message in bags.read_messages(path, "/points")]
+    truths = list(world_bag.read_truth(path))
+    frames = list(simulate(config))
+    for cloud, truth, frame in zip(clouds, truths, frames, strict=True):
+        assert cloud.stamp_ns == truth.stamp_ns == frame.stamp_ns and cloud.frame_id == "lidar"
+        np.testing.assert_array_equal(cloud.points, frame.points)
+        np.testing.assert_array_equal(cloud.intensity, frame.intensity)
+        for name in ("points", "object_id", "class_id", "part_id"):
+            np.testing.assert_array_equal(getattr(truth, name), getattr(frame, name))
+    assert np.diff([frame.stamp_ns for frame in frames]).tolist() == [100_000_000] * 2
+    classes, parts = world_bag.read_labels(path)
+    assert [classes[i] for i in range(len(CATEGORIES))] == list(CATEGORIES)
+    assert [parts[i] for i in range(len(PART_NAMES))] == list(PART_NAMES)
+    for (_, _, odometry), frame in zip(bags.read_messages(path, "/odom"), frames, strict=True):
+        place = odometry.pose.pose.position
+        np.testing.assert_allclose([place.x, place.y, place.z], frame.pose_world_from_sensor[:3, 3])
+    with bags.open_bag(path) as bag:
+        assert bag.choose_point_cloud_topic() == "/points"
+        (label,) = [data for _, _, data in bag.messages("/truth/labels")]
+        assert set(json.loads(bag.decode("/truth/labels", label).data)) == {"classes", "parts"}
+
+
+def test_truth_of_a_bag_without_truth_is_refused(tmp_path):
+    with bags.write_bag(tmp_path / "bag") as bag:
+        bag.add_topic("/labels", "std_msgs/msg/String")
+        bag.write("/labels", 0, bags.message_class("std_msgs/msg/String")("x"))
+    with pytest.raises(InputError, match="/truth/points"):
+        list(world_bag.read_truth(tmp_path / "bag"))
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [({"kind": "moon"}, "kind"), ({"seconds": 0}, "seconds"), ({"beams": 17}, "beams"), ({"seedd": 1}, "seedd"),
+     ({"lidar": {"min_range": 9, "max_range": 3}}, "lidar"), ({"rgbd": {"width": 2}}, "rgbd.width")],
+)  # fmt: skip
+def test_a_wrong_setting_is_named(values, key):
+    with pytest.raises(InputError, match=key):
+        parse(WorldConfig, values, "world.yaml")
+
+
+def test_the_command_writes_a_bag(tmp_path):
+    import typer
+    from typer.testing import CliRunner
+
+    from foundry_core.cli import world
+
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    world.register(app)
+    options = ["world", "--out", str(tmp_path / "bag"), "--sensor", "rgbd", "--seconds", "0.2", "--seed", "7"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert dict(bags.point_cloud_topics(tmp_path / "bag")) == {"/points": 2, "/truth/points": 2}
+    again = CliRunner().invoke(app, options)
+    assert isinstance(again.exception, InputError) and "--force" in str(again.exception)
