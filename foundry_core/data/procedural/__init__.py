@@ -18,6 +18,7 @@ from foundry_core.data.procedural import (
     lounge,
     seating,
     street,
+    trees,
     vehicles,
     vessels,
 )
@@ -27,7 +28,7 @@ __all__ = ["CATEGORIES", "CATEGORY_PARTS", "CATEGORY_PLACES", "ON_TABLE", "PART_
 
 _FAMILIES = (
     *(aircraft, containers, cups, cycles, furniture, heavy, interior),
-    *(living, lounge, seating, street, vehicles, vessels),
+    *(living, lounge, seating, street, trees, vehicles, vessels),
 )
 _MAKERS = {name: maker for family in _FAMILIES for name, maker in family.MAKERS.items()}
 

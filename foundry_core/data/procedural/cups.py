@@ -10,6 +10,8 @@ from foundry_core.data.procedural.assembly import Assembly, chance, pick
 from foundry_core.data.procedural.primitives import (
     Solid,
     revolve,
+    rods,
+    torus,
     tube,
 )
 
@@ -108,7 +110,7 @@ def bowl(rng: np.random.Generator) -> LabeledMesh:
     if style == "flare":
         outer[-1] *= 1.08
     wall = rng.uniform(0.003, 0.007) * (radius / 0.1)
-    vertices, triangles = hollow(np.column_stack([outer, z]), wall, 24)
+    vertices, triangles = hollow(np.column_stack([outer, z]), wall, pick(rng, 24, 24, 24, 6, 8))
     if chance(rng, 0.2):  # flutes
         angle = np.arctan2(vertices[:, 1], vertices[:, 0])
         scale = 1 + rng.uniform(0.02, 0.06) * np.cos(angle * int(rng.integers(5, 13))) * (vertices[:, 2] / height)
@@ -121,6 +123,19 @@ def bowl(rng: np.random.Generator) -> LabeledMesh:
         else:
             vertices = vertices * (rng.uniform(1.1, 1.5), 1.0, 1.0)
     shape.add("body", (vertices, triangles))
+    wide, deep = np.abs(vertices[:, 0]).max(), np.abs(vertices[:, 1]).max()
+    extra = pick(rng, "none", "none", "none", "lugs", "handle", "rim")
+    if extra == "lugs":
+        shape.add(
+            "body", *[torus((s * wide, 0, height * 0.8), height * 0.2, wall, pick(rng, "y", "z"), 12) for s in (-1, 1)]
+        )
+    elif extra == "handle":  # a soup bowl or a small pan
+        shape.add(
+            "body",
+            rods((wide * 0.95, 0, height * 0.9), (wide * rng.uniform(1.3, 1.9), 0, height), wall * 1.5, wall * 2.5),
+        )
+    elif extra == "rim" and abs(wide - deep) < 0.02 * wide:
+        shape.add("body", torus((0, 0, height), (wide + deep) / 2, wall * 0.8, "z", 24))
     if rise:
         width = foot * rng.uniform(0.8, 1.0)
         shape.add(

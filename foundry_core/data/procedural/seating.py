@@ -113,7 +113,7 @@ def _chair_back(rng: np.random.Generator, width: float, height: float, thick: fl
     if style == "pad":
         pad = rng.uniform(0.5, 0.85) * height
         return [
-            rods((0, 0, -0.01), (-0.0, 0, height - pad / 2), thick, segments=6),
+            rods((0, 0, -0.01), (0, 0, height - pad / 2), thick, segments=6),
             superellipsoid((0.01, 0, height - pad / 2), (thick * 3, width, pad), 0.4, 0.4),
         ]
     if style == "frame":

@@ -195,27 +195,11 @@ def sign(rng: np.random.Generator) -> LabeledMesh:
         return shape.mesh()
     plates = [_plate(rng) for _ in range(pick(rng, 1, 1, 1, 2, 2, 3))]
     z = rng.uniform(1.2, 2.3)
-    order = pick(rng, 1, 1, -1)
     for solid, tall in plates:
-        shape.add(
-            "plate",
-            moved(
-                solid if order > 0 or len(plates) > 1 else solid,
-                radius + 0.012,
-                0,
-                z + tall / 2 - (solid[0][:, 2].max() + solid[0][:, 2].min()) / 2,
-            ),
-        )
+        level = z + tall / 2 - (solid[0][:, 2].max() + solid[0][:, 2].min()) / 2
+        shape.add("plate", moved(solid, radius + 0.012, 0, level))
         if chance(rng, 0.15):  # a second one looks the other way
-            shape.add(
-                "plate",
-                moved(
-                    rotated(solid, "z", np.pi),
-                    -radius - 0.012,
-                    0,
-                    z + tall / 2 - (solid[0][:, 2].max() + solid[0][:, 2].min()) / 2,
-                ),
-            )
+            shape.add("plate", moved(rotated(solid, "z", np.pi), -radius - 0.012, 0, level))
         z += tall + 0.03
     top = z - 0.03 + rng.uniform(-0.1, 0.15)
     shape.add("stem", rods((0, 0, 0), (0, 0, top), radius, segments=pick(rng, 10, 10, 4)))
