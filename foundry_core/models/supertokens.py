@@ -8,6 +8,8 @@ SwAV, Caron et al., 2020), at training and at inference.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     Returns:
         log probabilities [B,G,s]; rows sum to one exactly, columns to about G/s.
     """
-    share = torch.log(torch.tensor(logits.shape[1] / logits.shape[2], dtype=logits.dtype))
+    share = math.log(logits.shape[1] / logits.shape[2])
     for _ in range(iterations):
         logits = logits - torch.logsumexp(logits, dim=1, keepdim=True) + share
         logits = logits - torch.logsumexp(logits, dim=2, keepdim=True)
@@ -69,7 +71,8 @@ class SupertokenAssignment(nn.Module):
         logits = logits.float()
         if self.config.assignment == "sinkhorn":
             logits = sinkhorn(logits, self.config.sinkhorn_iterations)
-        hard = F.one_hot(logits.argmax(dim=-1), budget).to(logits.dtype)  # (B, G, s)
+        slots = torch.arange(budget, device=logits.device)
+        hard = (logits.argmax(dim=-1, keepdim=True) == slots).to(logits.dtype)  # (B, G, s)
         if self.training:
             soft = logits.softmax(dim=-1)
             assignment = hard + soft - soft.detach()

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`foundry pretrain`, `foundry distill` and `foundry head`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from foundry_core.cli.common import console, require_torch
+from foundry_core.errors import InputError
+from foundry_core.schema import Settings, load_settings
+
+Config = Annotated[Path, typer.Option("--config", help="YAML configuration, see config/train")]
+Minutes = Annotated[float | None, typer.Option(min=0.01, help="end after this long; the schedule is fitted to it")]
+Resume = Annotated[Path | None, typer.Option(help="folder of an earlier run to go on with")]
+Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/<name>")]
+Data = Annotated[
+    list[Path] | None, typer.Option(help="shape set .npz to train on too, or a YAML list of them; may be repeated")
+]
+DataRoot = Annotated[Path, typer.Option(help="where relative paths of a YAML list start")]
+
+
+def shape_files(data: list[Path] | None, root: Path) -> list:
+    """The shape sets that ``--data`` names."""
+    from foundry_core.data.stream import ShapeFile
+
+    class ShapeFiles(Settings):
+        """A YAML list of shape sets."""
+
+        files: list[ShapeFile]
+
+    files: list[ShapeFile] = []
+    for path in data or []:
+        if path.suffix in (".yaml", ".yml"):
+            listed = load_settings(path, ShapeFiles).files
+            files += [file.model_copy(update={"path": root / file.path}) for file in listed]
+        else:
+            files.append(ShapeFile(path=path))
+    return files
+
+
+def _with_data(config, data: list[Path] | None, root: Path):
+    files = shape_files(data, root)
+    if not files:
+        return config
+    stream = config.data.model_copy(update={"files": [*config.data.files, *files]})
+    return config.model_copy(update={"data": stream})
+
+
+def _folder(resume: Path | None, out: Path | None, name: str) -> Path:
+    if resume is not None:
+        if out is not None and out != resume:
+            raise InputError("--resume and --out name different folders; give one of them")
+        if not (resume / "checkpoint.pt").is_file():
+            raise InputError(f"{resume}: holds no checkpoint.pt; start a new run with --out")
+        return resume
+    folder = out or Path("runs") / name
+    if (folder / "checkpoint.pt").exists():
+        raise InputError(f"{folder}: holds a run already; go on with --resume {folder} or choose another --out")
+    return folder
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+
+    @app.command()
+    def pretrain(
+        config: Config,
+        data: Data = None,
+        data_root: DataRoot = Path(),
+        minutes: Minutes = None,
+        resume: Resume = None,
+        out: Out = None,
+    ) -> None:
+        """Pre-train a teacher without labels, by masked autoencoding.
+
+        Example: foundry pretrain --config config/train/teacher-small.yaml --minutes 2
+        """
+        require_torch("pretrain")
+        from foundry_core.training.config import PretrainConfig
+        from foundry_core.training.pretrain import pretrain as run
+
+        settings = _with_data(load_settings(config, PretrainConfig), data, data_root)
+        folder = _folder(resume, out, settings.name)
+        card = run(settings, folder, minutes, str(config))
+        console.print(f"wrote {folder / card.name}: {card.parameters:,} parameters")
+
+    @app.command()
+    def distill(
+        config: Config,
+        data: Data = None,
+        data_root: DataRoot = Path(),
+        teacher: Annotated[str | None, typer.Option(help="name or path of the teacher; default: the config's")] = None,
+        minutes: Minutes = None,
+        resume: Resume = None,
+        out: Out = None,
+    ) -> None:
+        """Distil a SuperToken student from a teacher, on unlabelled shapes.
+
+        Example: foundry distill --config config/train/foundry-base.yaml --minutes 20
+        """
+        require_torch("distill")
+        from foundry_core.training.config import DistillConfig
+        from foundry_core.training.distill import distill as run
+
+        settings = _with_data(load_settings(config, DistillConfig), data, data_root)
+        if teacher is not None:
+            settings = settings.model_copy(update={"teacher": teacher})
+        folder = _folder(resume, out, settings.name)
+        card = run(settings, folder, minutes, str(config))
+        console.print(f"wrote {folder / card.name}: {card.parameters:,} parameters")
+
+    @app.command()
+    def head(
+        config: Config,
+        model: Annotated[str | None, typer.Option(help="name or path of the backbone; default: the config's")] = None,
+        minutes: Minutes = None,
+        resume: Resume = None,
+        out: Out = None,
+    ) -> None:
+        """Train object and part heads on a frozen backbone, from simulated sensor views and sweeps.
+
+        Example: foundry head --config config/train/heads.yaml --model runs/foundry-base/foundry-base
+        """
+        require_torch("head")
+        from foundry_core.training.config import HeadConfig
+        from foundry_core.training.heads import train_heads
+
+        settings = load_settings(config, HeadConfig)
+        if model is not None:
+            settings = settings.model_copy(update={"model": model})
+        folder = _folder(resume, out, settings.name)
+        card = train_heads(settings, folder, minutes, str(config))
+        console.print(f"wrote {folder / card.name}: {', '.join(f'{m.name} {m.value} {m.unit}' for m in card.metrics)}")
