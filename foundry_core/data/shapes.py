@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from foundry_core.errors import InputError
 
+#: keys with one entry per shape
 PER_SHAPE = ("label", "split", "twin_in_train", "licence", "part_label")
 
 
@@ -34,27 +36,40 @@ class ShapeSet:
 
     def __post_init__(self) -> None:
         if self.points.ndim != 3 or self.points.shape[2] != 3 or 0 in self.points.shape:
-            raise InputError(f"{self.name}: points: shape {self.points.shape}, expected [N,P,3] with N and P at least 1")
+            raise InputError(f"{self.name}: points: shape {self.points.shape}, expected [N,P,3], N and P >= 1")
         if self.points.dtype.kind != "f":
             raise InputError(f"{self.name}: points: type {self.points.dtype}, expected floating point")
         if not np.isfinite(self.points).all():
             raise InputError(f"{self.name}: points: NaN or infinite values; clean the file")
         for key in PER_SHAPE:
             values = getattr(self, key)
-            if values is not None and len(values) != len(self.points):
-                raise InputError(f"{self.name}: {key}: {len(values)} entries for {len(self.points)} shapes")
+            if values is None:
+                continue
+            if values.shape[:1] != self.points.shape[:1] or (key != "part_label" and values.ndim != 1):
+                raise InputError(f"{self.name}: {key}: shape {values.shape} for {len(self)} shapes, give one each")
+            kinds, wanted = ("US", "text") if key == "licence" else ("iub", "integers")
+            if values.dtype.kind not in kinds:
+                raise InputError(f"{self.name}: {key}: type {values.dtype}, give {wanted}")
         if self.part_label is not None and self.part_label.shape != self.points.shape[:2]:
             raise InputError(f"{self.name}: part_label: shape {self.part_label.shape}, expected one label per point")
-        for key, names in (("label", self.class_names), ("part_label", self.part_names)):
+        for key, names, least in (("label", self.class_names, 0), ("part_label", self.part_names, -1)):
             values = getattr(self, key)
-            if values is not None and values.size and names and values.max() >= len(names):
+            if values is not None and values.min() < least:
+                raise InputError(f"{self.name}: {key}: value {values.min()}; the smallest that is allowed is {least}")
+            if values is not None and names and values.max() >= len(names):
                 raise InputError(f"{self.name}: {key}: value {values.max()}, but only {len(names)} names are given")
+        if self.split is not None and not np.isin(self.split, (0, 1)).all():
+            raise InputError(f"{self.name}: split: other values than 0 (train) and 1 (test)")
 
     def __len__(self) -> int:
         return len(self.points)
 
     def select(self, mask: np.ndarray) -> ShapeSet:
-        """The shapes that ``mask`` (bool [N]) picks."""
+        """The shapes that ``mask`` (bool [N]) picks; InputError if there is none."""
+        if not mask.any():
+            raise InputError(
+                f"{self.name}: no shape is left of {len(self)}; check its split, twin_in_train and licence"
+            )
         chosen = {key: getattr(self, key)[mask] for key in PER_SHAPE if getattr(self, key) is not None}
         return replace(self, points=self.points[mask], **chosen)
 
@@ -75,10 +90,28 @@ class ShapeSet:
         """The shapes under one of the named licences."""
         if self.licence is None:
             raise InputError(f"{self.name}: licence: missing, cannot select {', '.join(licences)}")
-        chosen = self.select(np.isin(self.licence, licences))
-        if not len(chosen):
-            raise InputError(f"{self.name}: no shape is under {', '.join(licences)}")
-        return chosen
+        mask = np.isin(self.licence, licences)
+        if not mask.any():
+            raise InputError(f"{self.name}: licence: no shape is under {', '.join(licences)}")
+        return self.select(mask)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """The known arrays of the archive; other keys are left alone."""
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb"):  # a missing or unreadable file says so itself
+            raise InputError(f"{path}: not an .npz archive, or a truncated one; save it with numpy.savez")
+    with np.load(path, allow_pickle=False) as archive:
+        if "points" not in archive.files:
+            raise InputError(f"{path}: points: missing; a shape set has `points` [N,P,3]")
+        values = {}
+        for key in ("points", "class_names", "part_names", *PER_SHAPE):
+            if key in archive.files:
+                try:
+                    values[key] = archive[key]
+                except ValueError:
+                    raise InputError(f"{path}: {key}: pickled or damaged; save plain arrays with numpy.savez") from None
+        return values
 
 
 def load_shapes(path: str | Path) -> ShapeSet:
@@ -90,21 +123,17 @@ def load_shapes(path: str | Path) -> ShapeSet:
     path = Path(path)
     if path.suffix != ".npz":
         raise InputError(f"{path}: not an .npz shape set; the keys are described in the README, 'Your own data'")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give an .npz shape set")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if "points" not in archive.files:
-                raise InputError(f"{path}: points: missing; a shape set has `points` [N,P,3]")
-            known = ("points", "class_names", "part_names", *PER_SHAPE)
-            values = {key: archive[key] for key in known if key in archive.files}
+        values = _arrays(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of an .npz shape set") from None
-    except InputError:
-        raise
-    except ValueError:
-        raise InputError(f"{path}: holds pickled objects or is no .npz file; save plain arrays with numpy.savez") from None
-    except (OSError, EOFError, zipfile.BadZipFile, KeyError):
-        raise InputError(f"{path}: truncated or damaged; restore the file") from None
+    except (OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path}: empty, truncated or damaged; restore the file") from None
     for key in ("class_names", "part_names"):
         if key in values:
+            if values[key].ndim != 1:
+                raise InputError(f"{path}: {key}: shape {values[key].shape}; give a list of names")
             values[key] = tuple(str(name) for name in values[key])
     return ShapeSet(name=str(path), **values)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands share: consoles, output files, and the check for torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from foundry_core.card import write_atomically
+from foundry_core.errors import InputError
+
+console = Console()
+error_console = Console(stderr=True)
+
+#: the model that a command takes when none is named
+DEFAULT_MODEL = "foundry-base"
+
+
+def require_writable(path: str | Path | None, option: str) -> None:
+    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written."""
+    if path is None:
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file to {option}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written, {parent} is no writable folder; give another {option}")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as JSON, under a temporary name first."""
+    try:
+        write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --json") from None
+
+
+def require_torch(command: str) -> None:
+    """Raise the one line that says how to get torch, where it is missing."""
+    if importlib.util.find_spec("torch") is None:
+        raise InputError(f"foundry {command} needs torch: pip install 'foundry_ros[train]'")

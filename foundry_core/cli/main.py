@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``foundry`` command: registers the groups and turns bad input into one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+from xml.etree import ElementTree
+
+import typer
+
+from foundry_core.card import share_directory
+from foundry_core.errors import InputError
+
+#: modules of this folder in the order of the help page; each adds its commands with ``register(app)``
+GROUPS = ("demo", "predict", "models", "embed", "train", "evaluate", "export", "world", "ros")
+
+
+def version() -> str:
+    """The version of the project, from package.xml."""
+    text = ElementTree.parse(share_directory() / "package.xml").getroot().findtext("version")
+    return (text or "unknown").strip()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foundry {version()}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The typer application with every group that is there."""
+    app = typer.Typer(
+        name="foundry",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+    )
+
+    @app.callback()
+    def root(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+        ] = False,
+    ) -> None:
+        """Objects and their parts from point clouds, with small students distilled from 3D foundation models.
+
+        `foundry COMMAND --help` is the manual of a command. Bad input ends with one line on stderr and exit code 2.
+        """
+
+    for group in GROUPS:
+        if Path(__file__).with_name(f"{group}.py").is_file():
+            importlib.import_module(f"foundry_core.cli.{group}").register(app)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 2 for bad input, 1 for a failure of the machine (a full disk, say)."""
+    try:
+        build()(arguments, prog_name="foundry")
+    except InputError as error:
+        print("foundry: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `foundry models | head`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"foundry: {error.filename or 'operating system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
