@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`foundry replay` and `foundry up`: the nodes, without the ros2 command line."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry_core.cli.common import console, error_console, write_json
+from foundry_core.errors import InputError
+
+if TYPE_CHECKING:
+    from foundry_ros.processes import NodeProcess
+
+Params = Annotated[Path | None, typer.Option("--params", help="ROS parameter file; an unknown key is an error")]
+Model = Annotated[str | None, typer.Option("--model", help="shipped model or model directory")]
+Budget = Annotated[int | None, typer.Option("--budget", min=1, help="supertokens to run with")]
+
+
+def _settings(params: Path | None, perception: dict[str, Any], replay: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Dotted parameters of each node: defaults, then the file, then what was given on the command line."""
+    from foundry_core.card import find_model
+    from foundry_ros import parameters
+
+    settings = parameters.read_parameters(params) if params else {n: s() for n, s in parameters.NODES.items()}
+    values = {name: parameters.flatten(node) for name, node in settings.items()}
+    values["perception_node"].update({key: value for key, value in perception.items() if value is not None})
+    values["bag_replay"].update({key: value for key, value in replay.items() if value is not None})
+    for name, schema in parameters.NODES.items():
+        parameters.from_dotted(schema, values[name], "command line")
+    model = find_model(values["perception_node"]["model"])
+    values["perception_node"]["model"] = str(model.resolve())
+    return values
+
+
+def run_replay(
+    bag: Path,
+    params: Path | None = None,
+    model: str | None = None,
+    budget: int | None = None,
+    rate: float | None = None,
+    topic: str | None = None,
+    results: Path | None = None,
+) -> dict[str, Any]:
+    """Play ``bag`` through the real nodes, each a process of its own, and return the report.
+
+    ``rate`` None is lock-step. ``results`` is an .npz for :func:`foundry_core.records.read_results`.
+
+    Raises:
+        InputError: bag, parameters or model cannot be used.
+        foundry_ros.processes.NodeFailed: a node crashed or could not be reached.
+    """
+    from foundry_core.data.bags import open_bag
+    from foundry_ros import processes
+
+    processes.require_ros()
+    with open_bag(bag) as opened:
+        topic = opened.choose_point_cloud_topic(topic)
+        total = opened.topics[topic].count
+    with tempfile.TemporaryDirectory(prefix="foundry_replay_") as folder:
+        report = Path(folder) / "report.json"
+        play = {
+            "bag": str(bag.resolve()), "topic": topic, "rate": 0.0 if rate is None else float(rate),
+            "report": str(report), "results": str(results.resolve()) if results else None, "progress": True,
+        }  # fmt: skip
+        values = _settings(params, {"model": model, "budget": budget}, play)
+        values["perception_node"]["autostart"] = True
+        source = values["bag_replay"]["output"]
+        with (
+            processes.Domain() as domain,
+            processes.NodeProcess(
+                "perception_node",
+                values["perception_node"],
+                processes.local_environment(domain.number),
+                {"~/input": source if source.startswith("/") else f"/{source}"},
+            ) as perception,
+            processes.NodeProcess(
+                "bag_replay", values["bag_replay"], processes.local_environment(domain.number)
+            ) as player,
+        ):
+            _watch(perception, player, total)
+        return json.loads(report.read_text(encoding="utf-8"))
+
+
+def _watch(perception: NodeProcess, player: NodeProcess, total: int) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from foundry_ros.processes import NodeFailed
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=error_console, transient=True) as progress:
+        task = progress.add_task("starting the nodes", total=total)
+        while player.running():
+            if not perception.running():
+                perception.check()
+                raise NodeFailed("perception_node ended before the replay did")
+            for line in player.lines():
+                if line.startswith('{"progress"'):
+                    figures = json.loads(line)["progress"]
+                    progress.update(task, completed=figures["processed"], description="frames answered")
+            time.sleep(0.05)
+    player.check()
+
+
+def _picture(bag: Path, topic: str | None, results: Path, path: Path) -> None:
+    """The frame with the most objects, from above."""
+    import numpy as np
+
+    from foundry_core.evaluation.pictures import birds_eye
+    from foundry_core.records import read_labels, read_results
+
+    best = max(read_results(results), key=lambda frame: len(frame.objects), default=None)
+    if best is None:
+        raise InputError(f"{path}: no frame of {bag} was answered, so there is nothing to draw")
+    points = np.stack([best.parts[axis] for axis in "xyz"], axis=1)
+    names = {int(key): name for key, name in json.loads(read_labels(results))["classes"].items()}
+    birds_eye(points, best.objects, path, names, title=f"{bag.name}, {len(best.objects)} objects")
+
+
+def _print(report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    rate = report["rate"]
+    latency = report["latency_ms"]
+    rows = [
+        ("model", f"{report['model']}, budget {report['budget']}"),
+        ("timing", "lock-step" if rate == 0 else f"{rate:g} x the bag's own"),
+        ("frames", "{frames_sent} sent, {frames_processed} processed, {frames_dropped} dropped".format(**report)),
+        ("latency", ", ".join(f"{k} {v:.1f} ms" for k, v in latency.items() if v is not None) or "no answers"),
+        ("phases", ", ".join(f"{k} {v:.1f} ms" for k, v in report["phases_ms"].items()) or "none"),
+        ("objects per frame", f"{report['objects_per_frame']:.1f}" if report["objects_per_frame"] is not None else "-"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def replay(
+    bag: Annotated[Path, typer.Argument(help="rosbag2 folder, .mcap or .db3 file with point clouds")],
+    params: Params = None,
+    model: Model = None,
+    budget: Budget = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, max=1000, help="times the bag's own speed; without it every frame in turn")
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="PointCloud2 topic, where the bag has several")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    results: Annotated[Path | None, typer.Option(help="write every frame's objects and parts to this .npz")] = None,
+    picture: Annotated[Path | None, typer.Option(help="write a bird's-eye picture (.png) of the fullest frame")] = None,
+) -> None:
+    """Play a recording through the real nodes and measure them.
+
+    Without --rate the replay is in lock-step: every frame is processed and the figures can be reproduced. --rate 1
+    is the recording's own timing: what the node cannot keep up with is dropped, and counted.
+    """
+    from foundry_ros.processes import NodeFailed
+
+    with tempfile.TemporaryDirectory(prefix="foundry_replay_") as folder:
+        kept = results or (Path(folder) / "results.npz" if picture else None)
+        try:
+            report = run_replay(bag, params, model, budget, rate, topic, kept)
+        except NodeFailed as error:
+            error_console.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(1) from None
+        if picture:
+            _picture(bag, topic, kept, picture)
+    if json_file:
+        write_json(json_file, report)
+    _print(report)
+
+
+def up(
+    params: Params = None,
+    input_topic: Annotated[str, typer.Option("--input", help="PointCloud2 topic to listen to")] = "/points",
+    model: Model = None,
+    budget: Budget = None,
+) -> None:
+    """Run perception_node in the foreground until Ctrl-C, in your own ROS domain and discovery range."""
+    from foundry_ros import processes
+
+    processes.require_ros()
+    values = _settings(params, {"model": model, "budget": budget}, {})["perception_node"]
+    environment = processes.open_environment()
+    with processes.NodeProcess("perception_node", values, environment, {"~/input": input_topic}, quiet=False) as node:
+        try:
+            while node.running():
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            node.stop()
+            return
+        code = node.process.returncode
+    if code:
+        raise typer.Exit(code if code in (1, 2) else 1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(replay)
+    app.command()(up)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of what was found. matplotlib is imported on use and never on the robot's path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from foundry_core.colors import class_color
+from foundry_core.errors import InputError
+
+_BACKGROUND, _INK, _GRID = "#16181d", "#d8dbe2", "#2b2f38"
+
+
+def birds_eye(
+    points: np.ndarray,
+    objects: np.ndarray,
+    path: str | Path,
+    names: Mapping[int, str],
+    title: str = "",
+    extent: float | None = None,
+) -> None:
+    """Draw a sweep from above (x up, y to the left, metres) with the objects' boxes and class names.
+
+    Args:
+        points: [N,3], sensor frame, sensor at the origin.
+        objects: records [n] of :data:`foundry_core.records.OBJECT`.
+        path: .png (or what matplotlib writes by extension); written under a temporary name first.
+        names: class id -> name; unknown objects (-1) are drawn grey and without a name.
+        extent: metres from the sensor to the picture's edge; by default what holds the objects.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.lines import Line2D
+
+    if extent is None:
+        reach = np.abs(np.concatenate([objects["x"], objects["y"]])) if len(objects) else np.abs(points[:, :2]).ravel()
+        extent = float(np.clip((np.percentile(reach, 98) if len(reach) else 10.0) + 4.0, 5.0, 80.0))
+    figure, axes = plt.subplots(figsize=(12, 12), dpi=130, facecolor=_BACKGROUND)
+    axes.set_facecolor(_BACKGROUND)
+    inside = points[(np.abs(points[:, :2]) < extent).all(axis=1)]
+    order = np.argsort(inside[:, 2])  # the highest on top
+    inside = inside[order]
+    low, high = np.percentile(inside[:, 2], (2, 98)) if len(inside) else (0.0, 1.0)
+    axes.scatter(-inside[:, 1], inside[:, 0], s=0.35, c=inside[:, 2], cmap="bone", vmin=low - 1.5, vmax=high,
+                 linewidths=0, rasterized=True)  # fmt: skip
+    drawn: dict[int, int] = {}
+    for row in objects:
+        if max(abs(float(row["x"])), abs(float(row["y"]))) > extent:
+            continue
+        _draw_box(axes, row, names)
+        drawn[int(row["class_id"])] = drawn.get(int(row["class_id"]), 0) + 1
+    axes.plot([0], [0], marker=(3, 0, 0), color=_INK, markersize=9)
+    handles = [
+        Line2D([], [], color=class_color(index), lw=3, label=f"{names.get(index, 'unknown')}  {count}")
+        for index, count in sorted(drawn.items(), key=lambda item: (item[0] < 0, -item[1]))
+    ]
+    if handles:
+        axes.legend(handles=handles, loc="upper right", facecolor=_BACKGROUND, edgecolor=_GRID, labelcolor=_INK)
+    axes.set_xlim(-extent, extent)
+    axes.set_ylim(-extent, extent)
+    axes.set_aspect("equal")
+    axes.grid(color=_GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, labelsize=8)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{-value:g}")  # y grows to the left
+    axes.set_xlabel("y [m]", color=_INK)
+    axes.set_ylabel("x [m]", color=_INK)
+    axes.set_title(title, color=_INK)
+    for spine in axes.spines.values():
+        spine.set_color(_GRID)
+    try:
+        _save(figure, Path(path))
+    finally:
+        plt.close(figure)
+
+
+def _draw_box(axes, row: np.void, names: Mapping[int, str]) -> None:
+    class_id = int(row["class_id"])
+    color = class_color(class_id)
+    half_x, half_y, yaw = float(row["size_x"]) / 2, float(row["size_y"]) / 2, float(row["yaw"])
+    corners = np.array([[half_x, half_y], [-half_x, half_y], [-half_x, -half_y], [half_x, -half_y], [half_x, half_y]])
+    rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
+    corners = corners @ rotation.T + [float(row["x"]), float(row["y"])]
+    known = class_id >= 0
+    axes.plot(-corners[:, 1], corners[:, 0], color=color, lw=1.8 if known else 0.7, alpha=1.0 if known else 0.6)
+    if known:
+        axes.annotate(
+            f"{names.get(class_id, class_id)} {float(row['probability']):.0%}",
+            (-corners[:, 1].mean(), corners[:, 0].max()), xytext=(0, 3), textcoords="offset points",
+            ha="center", va="bottom", fontsize=7, color=color,
+        )  # fmt: skip
+
+
+def _save(figure, path: Path) -> None:
+    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix or '.png'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(partial, facecolor=figure.get_facecolor(), bbox_inches="tight")
+        os.replace(partial, path)
+    except (OSError, ValueError) as error:  # ValueError: an extension that matplotlib does not know
+        raise InputError(f"{path}: cannot be written ({error}); give a .png path in a writable folder") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Play the point clouds of a bag into perception_node and measure what comes back.
+
+Frames are published as the bytes that the bag holds, reliable keep-last, so that reliable and best-effort subscribers
+both match. ``rate`` 0 is lock-step: a frame is sent when the answer to the one before has arrived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import String
+
+from foundry_core.card import write_atomically
+from foundry_core.data.bags import Bag, open_bag
+from foundry_core.errors import InputError
+from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
+from foundry_ros import messages, parameters, processes
+from foundry_ros.statistics import Ledger
+
+_PHASE = "phase_total_ms."
+
+
+class ReplayFailed(RuntimeError):
+    """The replay cannot go on, through no fault of the input."""
+
+
+class BagReplay(Node):
+    """``bag_replay``: publishes on ``output``, listens to ``<node>/objects`` (and parts), ``/diagnostics``."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("bag_replay", automatically_declare_parameters_from_overrides=True, **options)
+        parameters.declare(self, parameters.ReplayParameters)
+        self.settings = parameters.current(self, parameters.ReplayParameters)
+        if not self.settings.bag:
+            raise InputError("bag_replay: bag: not set; give the path of a rosbag2 recording")
+        self.ledger = Ledger()
+        self._diagnostics: dict[str, str] = {}
+        self._labels = ""
+        self._answers: dict[int, dict[str, PointCloud2]] = {}  # stamp -> topic -> message, kept for the results only
+        self._change = threading.Condition()
+        node = self.settings.node
+        self._status_name = f"{node.rsplit('/', 1)[-1]}: perception"
+        reliable = QoSProfile(depth=10)
+        latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+        self._cloud_out = self.create_publisher(PointCloud2, self.settings.output, QoSProfile(depth=5))
+        self.create_subscription(PointCloud2, f"{node}/objects", self._on_objects, reliable)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable)
+        if self.settings.results:
+            self.create_subscription(PointCloud2, f"{node}/parts", self._on_parts, reliable)
+            self.create_subscription(String, f"{node}/labels", self._on_labels, latched)
+        self._get_state = self.create_client(GetState, f"{node}/get_state")
+
+    # -- what arrives (executor thread) ------------------------------------------------------------------------------
+
+    def _on_objects(self, message: PointCloud2) -> None:
+        self.ledger.answered(messages.stamp_ns(message.header.stamp), time.perf_counter(), message.width)
+        if self.settings.results:
+            self._keep("objects", message)
+
+    def _on_parts(self, message: PointCloud2) -> None:
+        self._keep("parts", message)
+
+    def _keep(self, kind: str, message: PointCloud2) -> None:
+        with self._change:
+            self._answers.setdefault(messages.stamp_ns(message.header.stamp), {})[kind] = message
+            self._change.notify_all()
+
+    def _on_labels(self, message: String) -> None:
+        self._labels = message.data
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        values = messages.read_diagnostics(message, self._status_name)
+        if values is not None:
+            with self._change:
+                self._diagnostics = values
+                self._change.notify_all()
+
+    # -- the play (main thread) --------------------------------------------------------------------------------------
+
+    def wait_until_connected(self) -> dict[str, str]:
+        """Wait until the node is active and both directions are matched; returns its diagnostics at that moment.
+
+        Raises:
+            ReplayFailed: it took longer than ``match_timeout``; the line says what was missing.
+        """
+        deadline = time.monotonic() + self.settings.match_timeout
+        node = self.settings.node
+        state = "not found"
+        while time.monotonic() < deadline:
+            if state != "active":
+                state = self._state(deadline)
+            elif self._cloud_out.get_subscription_count() == 0:
+                missing = f"nobody subscribes to '{self._cloud_out.topic_name}'; is its input remapped?"
+                time.sleep(0.02)
+            else:
+                missing = f"no diagnostics of '{node}' that show it connected"
+                with self._change:
+                    if int(self._diagnostics.get("input_publishers", 0)) > 0 and self._matched():
+                        return dict(self._diagnostics)
+                    self._change.wait(0.1)
+        if state != "active":
+            missing = f"'{node}' is {state}"
+        raise ReplayFailed(f"bag_replay: no connection after {self.settings.match_timeout:.0f} s: {missing}")
+
+    def _matched(self) -> bool:
+        clouds = [subscription for subscription in self.subscriptions if subscription.msg_type is PointCloud2]
+        return all(self.count_publishers(subscription.topic_name) for subscription in clouds)
+
+    def _state(self, deadline: float) -> str:
+        if not self._get_state.wait_for_service(min(1.0, max(0.0, deadline - time.monotonic()))):
+            return "not found"
+        answered = threading.Event()
+        future = self._get_state.call_async(GetState.Request())
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(2.0):  # a request sent while the service was being discovered may be lost
+            self._get_state.remove_pending_request(future)
+            return "not answering"
+        current = future.result().current_state
+        if current.id != State.PRIMARY_STATE_ACTIVE:
+            time.sleep(0.05)
+        return current.label
+
+    def play(self, bag: Bag, topic: str, results: ResultsWriter | None) -> None:
+        """Publish every frame in its turn or at its time; afterwards wait for the answers that can still come."""
+        total = bag.topics[topic].count
+        lock_step = self.settings.rate == 0
+        number, stamp_ns, sent = -1, 0, []
+        for data, due in self._timed(bag, topic):
+            if due is not None:
+                time.sleep(max(0.0, due - time.perf_counter()))
+            try:
+                stamp_ns = messages.cdr_stamp_ns(data)
+            except ValueError as error:
+                raise InputError(f"{bag.path}: topic '{topic}': frame {number + 1}: {error}; record it again") from None
+            number = self.ledger.sent(stamp_ns, time.perf_counter())
+            self._cloud_out.publish(data)
+            if lock_step:
+                self._finish(number, stamp_ns, results)
+            else:
+                sent.append((number, stamp_ns))
+                if results is not None:
+                    self._store_complete(sent, results)
+            self._tell(total)
+            if self._cloud_out.get_subscription_count() == 0:
+                raise ReplayFailed(f"bag_replay: '{self.settings.node}' went away at frame {number + 1} of {total}")
+        if number >= 0 and not lock_step:
+            self.ledger.wait(number, self.settings.frame_timeout)  # the newest frame is never overtaken
+            if results is not None:
+                self._await_parts(stamp_ns)
+                self._store_complete(sent, results, last=True)
+        self._tell(total)
+
+    def _timed(self, bag: Bag, topic: str) -> Iterator[tuple[bytes, float | None]]:
+        """Frames and the moment at which each is due; a frame is read before it is due."""
+        start, first, rate = None, 0, self.settings.rate
+        for _, receive_ns, data in bag.messages(topic):
+            if rate == 0:
+                yield data, None
+                continue
+            if start is None:
+                start, first = time.perf_counter(), receive_ns
+            yield data, start + (receive_ns - first) * 1e-9 / rate
+
+    def _finish(self, number: int, stamp_ns: int, results: ResultsWriter | None) -> None:
+        if not self.ledger.wait(number, self.settings.frame_timeout):
+            self.ledger.give_up(stamp_ns)
+            self.get_logger().warning(f"frame {number} was not answered in {self.settings.frame_timeout} s: dropped")
+        elif results is not None:
+            self._await_parts(stamp_ns)
+            self._store(stamp_ns, results)
+
+    def _await_parts(self, stamp_ns: int) -> None:
+        with self._change:
+            self._change.wait_for(lambda: len(self._answers.get(stamp_ns, ())) == 2, self.settings.frame_timeout)
+
+    def _store_complete(self, sent: list[tuple[int, int]], results: ResultsWriter, last: bool = False) -> None:
+        """Store, in order, the frames of ``sent`` that are answered completely; forget those that were overtaken."""
+        with self._change:
+            complete = [k for k, (_, stamp_ns) in enumerate(sent) if len(self._answers.get(stamp_ns, ())) == 2]
+        for k in complete:
+            self._store(sent[k][1], results)
+        del sent[: len(sent) if last else complete[-1] + 1 if complete else 0]
+
+    def _store(self, stamp_ns: int, results: ResultsWriter) -> None:
+        with self._change:
+            answer = self._answers.pop(stamp_ns, {})
+        if len(answer) == 2:
+            objects = messages.read_records(answer["objects"], OBJECT, "objects")
+            results.add(FrameResult(stamp_ns, objects, messages.read_records(answer["parts"], PART, "parts")))
+            results.labels = self._labels
+
+    def _tell(self, total: int) -> None:
+        if self.settings.progress:
+            figures = {"sent": self.ledger.frames_sent, "processed": self.ledger.frames_processed, "total": total}
+            print(json.dumps({"progress": figures}), flush=True)
+
+    def report(self, before: dict[str, str]) -> dict[str, Any]:
+        """The figures; phases are the node's own totals over the frames of this replay (``/diagnostics``)."""
+        frames = self.ledger.frames_processed
+        start = int(before.get("processed", 0))
+        with self._change:
+            self._change.wait_for(lambda: int(self._diagnostics.get("processed", 0)) >= start + frames, 5.0)
+            after = dict(self._diagnostics)
+        answered = max(int(after.get("processed", 0)) - start, 1)
+        phases = {
+            key.removeprefix(_PHASE): round((float(value) - float(before.get(key, 0.0))) / answered, 3)
+            for key, value in after.items()
+            if key.startswith(_PHASE)
+        }
+        budget = after.get("budget", "")
+        return {
+            **self.ledger.report(),
+            "phases_ms": phases,
+            "model": after.get("model", ""),
+            "budget": int(budget) if budget.isdigit() else None,
+            "rate": self.settings.rate,
+        }
+
+
+def replay(node: BagReplay) -> dict[str, Any]:
+    """Play the node's bag and return (and, if asked to, write) the report; another thread must spin the node."""
+    settings = node.settings
+    with open_bag(settings.bag) as bag:
+        topic = bag.choose_point_cloud_topic(settings.topic or None)
+        before = node.wait_until_connected()
+        with ResultsWriter(settings.results) if settings.results else contextlib.nullcontext() as results:
+            node.play(bag, topic, results)
+    report = node.report(before)
+    if settings.report:
+        write_atomically(settings.report, (json.dumps(report, indent=2) + "\n").encode())
+    return report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Replay and exit: 0 done, 1 the perception node could not be reached, 2 bad parameters or a bad bag."""
+    processes.follow_parent()
+    rclpy.init(args=sys.argv if arguments is None else arguments)
+    node = spinner = executor = None
+    try:
+        node = BagReplay()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
+        spinner.start()
+        report = replay(node)
+        figures = {key: report[key] for key in ("frames_sent", "frames_processed", "frames_dropped", "latency_ms")}
+        node.get_logger().info(json.dumps(figures))
+    except (InputError, ReplayFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 130
+    except Exception:
+        if rclpy.ok():
+            raise
+        return 130  # the context went away under a publisher: stopped from outside
+    finally:
+        if executor is not None:
+            executor.shutdown()
+        if spinner is not None:
+            spinner.join(2.0)
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        executor.spin()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node parameters from the settings schemas: one schema for the YAML file, the node, the command line and the docs.
+
+A nested setting is a dotted ROS parameter (``scene.cell``). A setting whose default is None is a parameter that is not
+set. Types are checked by the schema alone, so ``5`` is as good as ``5.0``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import yaml
+from foundry_core.runtime.perceiver import PerceiverConfig
+from pydantic import Field
+
+from foundry_core.errors import InputError
+from foundry_core.schema import Settings, parse, read_yaml
+
+#: parameters that ROS itself gives to every node
+ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")
+ROS_PREFIXES = ("qos_overrides.",)
+
+S = TypeVar("S", bound=Settings)
+
+
+class PerceptionParameters(PerceiverConfig):
+    """Parameters of ``perception_node``: the perceiver's settings and those of the node itself."""
+
+    model: str = Field("foundry-base", description="a shipped model's name (`foundry models`) or a model directory")
+    autostart: bool = Field(True, description="configure and activate at start, without a lifecycle manager")
+    diagnostics_period: float = Field(1.0, gt=0, le=60, description="s between messages on /diagnostics")
+    marker_lifetime: float = Field(0.5, gt=0, le=60, description="s that a marker stays when no newer frame comes")
+
+
+class ReplayParameters(Settings):
+    """Parameters of ``bag_replay``."""
+
+    bag: str = Field("", description="rosbag2 folder, .mcap or .db3 file")
+    topic: str = Field("", description="PointCloud2 topic of the bag; empty: the only one, or /points among several")
+    rate: float = Field(1.0, ge=0, le=1000, description="times the bag's own speed; 0: lock-step, every frame in turn")
+    output: str = Field("points", min_length=1, description="topic to publish on")
+    node: str = Field("perception_node", min_length=1, description="name of the node that answers")
+    match_timeout: float = Field(60.0, gt=0, description="s to wait until the node is active and connected")
+    frame_timeout: float = Field(10.0, gt=0, description="s after which an unanswered frame counts as dropped")
+    report: str = Field("", description="JSON file for the figures; empty: none")
+    results: str = Field("", description=".npz file for every frame's objects and parts; empty: none")
+    progress: bool = Field(False, description="one JSON line per frame on the standard output")
+
+
+class NodeParameter(NamedTuple):
+    """One ROS parameter: dotted name, default value (None: not set) and description."""
+
+    name: str
+    default: Any
+    description: str
+
+
+NODES: dict[str, type[Settings]] = {"perception_node": PerceptionParameters, "bag_replay": ReplayParameters}
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
+
+
+def node_parameters(schema: type[Settings], prefix: str = "") -> Iterator[NodeParameter]:
+    """The ROS parameters of a schema, in its order."""
+    for name, field in schema.model_fields.items():
+        if _is_settings(field.annotation):
+            yield from node_parameters(field.annotation, f"{prefix}{name}.")
+        else:
+            default = field.get_default(call_default_factory=True)
+            yield NodeParameter(prefix + name, _plain(default), field.description or "")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def flatten(settings: Settings) -> dict[str, Any]:
+    """Settings as dotted parameters with plain values; those that are None are left out."""
+    return {key: _plain(value) for key, value in _dotted(settings.model_dump()).items() if value is not None}
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            out.update(_dotted(value, f"{prefix}{key}."))
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
+def is_ros_parameter(name: str) -> bool:
+    """Whether ROS declares this parameter for every node."""
+    return name in ROS_PARAMETERS or name.startswith(ROS_PREFIXES)
+
+
+def from_dotted(schema: type[S], values: Mapping[str, Any], source: str | Path) -> S:
+    """Settings from dotted parameters.
+
+    Raises:
+        InputError: an unknown name or a bad value; one line with ``source`` and the name.
+    """
+    known = {parameter.name for parameter in node_parameters(schema)}
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        if is_ros_parameter(name):
+            continue
+        group, _, key = name.rpartition(".")
+        if name in known or not group:
+            target = nested
+            for part in group.split(".") if group else ():
+                target = target.setdefault(part, {})
+            target[key] = value
+        else:
+            raise InputError(f"{source}: {name}: unknown key; remove it or correct its spelling")
+    return parse(schema, nested, source)
+
+
+def read_parameters(path: str | Path, base: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Settings]:
+    """Read a ROS parameter file (``node: {ros__parameters: {...}}``) into the settings of every node in ``NODES``.
+
+    Sections of ``/**`` apply to every node. Nested and dotted names mean the same.
+
+    Raises:
+        InputError: not such a file, an unknown node or an unknown or ill-typed key; one line that names it.
+    """
+    values: dict[str, dict[str, Any]] = {name: dict((base or {}).get(name, {})) for name in NODES}
+    for section, entries in sorted(_sections(path), key=lambda item: "*" not in item[0]):
+        node = section.rsplit("/", 1)[-1]
+        if node in ("*", "**"):
+            for name in NODES:
+                values[name].update(entries)
+        elif node in NODES:
+            values[node].update(entries)
+        else:
+            raise InputError(f"{path}: {section}: unknown node; expected {', '.join(NODES)} or /**")
+    return {name: from_dotted(schema, values[name], path) for name, schema in NODES.items()}
+
+
+def _sections(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a ROS parameter file; write 'perception_node: {{ros__parameters: {{...}}}}'")
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    def walk(prefix: str, mapping: dict[Any, Any]) -> None:
+        for key, value in mapping.items():
+            if key == "ros__parameters":
+                if not isinstance(value, dict | None) or not prefix:
+                    raise InputError(f"{path}: {prefix or key}: ros__parameters must be a mapping inside a node's name")
+                found.append((prefix, _dotted({str(name): item for name, item in (value or {}).items()})))
+            elif isinstance(value, dict):
+                walk(f"{prefix}/{key}" if prefix else str(key), value)
+            else:
+                where = f"{prefix}/{key}" if prefix else key
+                raise InputError(f"{path}: {where}: unknown key outside ros__parameters; move or remove it")
+
+    walk("", content)
+    return found
+
+
+def write_parameters(node: str, values: Mapping[str, Any], directory: str | Path | None = None) -> Path:
+    """Write dotted parameters of one node as a temporary ROS parameter file; strings stay strings."""
+    for name, value in values.items():
+        if isinstance(value, list) and not value:
+            raise InputError(f"{node}: {name}: an empty list cannot be a ROS parameter; leave the key out")
+    handle, name = tempfile.mkstemp(prefix=f"{node}_", suffix=".yaml", dir=directory)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        # '**/' finds the node whatever its namespace
+        yaml.safe_dump({f"/**/{node}": {"ros__parameters": dict(values)}}, stream, allow_unicode=True)
+    return Path(name)
+
+
+def declare(node: Any, schema: type[Settings]) -> None:
+    """Declare the schema's parameters on an rclpy node that was made with
+    ``automatically_declare_parameters_from_overrides=True``.
+
+    Raises:
+        InputError: the node was given a parameter that the schema does not have.
+    """
+    from rcl_interfaces.msg import ParameterDescriptor
+
+    parameters = {parameter.name: parameter for parameter in node_parameters(schema)}
+    for name in node.get_parameters_by_prefix(""):
+        if name not in parameters and not is_ros_parameter(name):
+            raise InputError(f"{node.get_name()}: {name}: unknown parameter; remove it or correct its spelling")
+        if name in parameters:
+            node.undeclare_parameter(name)  # was declared without a description
+    for parameter in parameters.values():
+        # the schema is the only judge of types: a whole number is a valid float
+        descriptor = ParameterDescriptor(description=parameter.description, dynamic_typing=True)
+        node.declare_parameter(parameter.name, parameter.default, descriptor)
+
+
+def current(node: Any, schema: type[S], changes: Mapping[str, Any] | None = None) -> S:
+    """The settings that a node's parameters make, with ``changes`` (dotted) applied.
+
+    Raises:
+        InputError: a bad value, by name.
+    """
+    values: dict[str, Any] = {}
+    for parameter in node_parameters(schema):
+        value = node.get_parameter(parameter.name).value
+        if value is not None:
+            values[parameter.name] = value.tolist() if hasattr(value, "tolist") else value
+    values.update(changes or {})
+    return from_dotted(schema, values, node.get_name())

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters of a node and latencies of a replay, without ROS and safe between threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class NodeStatistics:
+    """What a node received and did with it since it was activated."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = dict.fromkeys(("received", "processed", "dropped", "skipped", "rejected"), 0)
+        self._rejected: dict[str, int] = {}
+        self._total_ms: dict[str, float] = defaultdict(float)
+        self._nonfinite = 0
+        self._objects = 0
+        self._seen: tuple[int, dict[str, float], int] = (0, {}, 0)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to ``received``, ``dropped`` (overtaken by a newer frame) or ``skipped`` (nobody subscribes)."""
+        with self._lock:
+            self._counts[name] += number
+
+    def reject(self, reason: str) -> None:
+        """Count a message that could not be used."""
+        with self._lock:
+            self._counts["rejected"] += 1
+            self._rejected[reason] = self._rejected.get(reason, 0) + 1
+
+    def processed(self, phases_ms: Mapping[str, float], objects: int, nonfinite: int) -> None:
+        """Count a frame that was answered, with its phase times in ms."""
+        with self._lock:
+            self._counts["processed"] += 1
+            self._objects += objects
+            self._nonfinite += nonfinite
+            for phase, value in phases_ms.items():
+                self._total_ms[phase] += value
+
+    def values(self) -> tuple[dict[str, Any], bool]:
+        """Diagnostic keys and values, and whether frames were lost or refused since the last call.
+
+        ``phase_ms.<phase>`` is the mean over the frames since the last call, ``phase_total_ms.<phase>`` the sum since
+        activation.
+        """
+        with self._lock:
+            frames, before, bad_before = self._seen
+            processed = self._counts["processed"]
+            bad = self._counts["rejected"] + self._counts["dropped"]
+            values: dict[str, Any] = dict(self._counts)
+            values.update({f"rejected.{reason}": number for reason, number in sorted(self._rejected.items())})
+            values.update({"nonfinite_points_dropped": self._nonfinite, "objects": self._objects})
+            for phase, total in self._total_ms.items():
+                if processed > frames:
+                    values[f"phase_ms.{phase}"] = (total - before.get(phase, 0.0)) / (processed - frames)
+                values[f"phase_total_ms.{phase}"] = total
+            self._seen = (processed, dict(self._total_ms), bad)
+            return values, bad > bad_before
+
+
+class Ledger:
+    """Frames sent and answers received, matched by the stamp of the header.
+
+    A frame's latency is the time from just before it is published to the arrival of the objects with its stamp. Frames
+    that share a stamp are answered in the order in which they were sent.
+    """
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._pending: dict[int, deque[tuple[int, float]]] = defaultdict(deque)
+        self._latency_ms: dict[int, float] = {}
+        self._objects: list[int] = []
+        self.frames_sent = 0
+        self.unexpected = 0
+
+    def sent(self, stamp_ns: int, now: float) -> int:
+        """Note a frame that is about to be published at ``now`` (s, monotonic); returns its number."""
+        with self._change:
+            number = self.frames_sent
+            self._pending[stamp_ns].append((number, now))
+            self.frames_sent += 1
+            return number
+
+    def answered(self, stamp_ns: int, now: float, objects: int) -> None:
+        """Note the arrival of a frame's objects; an answer to no pending frame is counted apart."""
+        with self._change:
+            waiting = self._pending.get(stamp_ns)
+            if not waiting:
+                self.unexpected += 1
+                return
+            number, start = waiting.popleft()
+            self._latency_ms[number] = (now - start) * 1e3
+            self._objects.append(objects)
+            self._change.notify_all()
+
+    def wait(self, number: int, timeout: float) -> bool:
+        """Wait until a frame is answered; False when ``timeout`` (s) has passed."""
+        with self._change:
+            return self._change.wait_for(lambda: number in self._latency_ms, timeout)
+
+    def give_up(self, stamp_ns: int) -> None:
+        """Stop expecting the oldest frame with this stamp, so that its late answer is nobody else's."""
+        with self._change:
+            if self._pending.get(stamp_ns):
+                self._pending[stamp_ns].popleft()
+
+    @property
+    def frames_processed(self) -> int:
+        """Frames that were answered."""
+        return len(self._latency_ms)
+
+    def report(self) -> dict[str, Any]:
+        """frames_sent, frames_processed, frames_dropped, latency_ms {p50, p95, max} and objects_per_frame (mean)."""
+        with self._change:
+            values = np.array(list(self._latency_ms.values()))
+            p50, p95 = (float(value) for value in np.percentile(values, (50, 95))) if len(values) else (None, None)
+            worst = float(values.max()) if len(values) else None
+            return {
+                "frames_sent": self.frames_sent,
+                "frames_processed": len(values),
+                "frames_dropped": self.frames_sent - len(values),
+                "latency_ms": {"p50": _rounded(p50), "p95": _rounded(p95), "max": _rounded(worst)},
+                "objects_per_frame": _rounded(float(np.mean(self._objects)) if self._objects else None),
+            }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
