@@ -136,7 +136,7 @@ class Bag:
             yield connection.topic, int(stamp_ns), bytes(data)
         if read < expected:
             raise InputError(
-                f"{self.path}: has {read} of the {expected} messages that it announces; it is cut short, record it again"
+                f"{self.path}: has {read} of the {expected} messages it announces; it is cut short, record it again"
             )
 
     def decode(self, topic: str, data: bytes) -> Any:

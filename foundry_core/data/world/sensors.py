@@ -59,12 +59,12 @@ class LidarConfig(Settings):
         """Unit vectors float32 [beams * azimuth_steps, 3], beam after beam."""
         azimuth = np.pi - 2 * np.pi * np.arange(self.azimuth_steps) / self.azimuth_steps  # clockwise, from behind
         elevation, azimuth = np.meshgrid(self.elevations, azimuth, indexing="ij")
-        return _unit(elevation, azimuth).reshape(-1, 3)
+        return unit_vectors(elevation, azimuth).reshape(-1, 3)
 
     def measure(self, distance, cosine, albedo, rng: np.random.Generator):
         """What the sensor makes of ideal returns.
 
-        A return of strength ``albedo * sqrt(cosine)`` weakens with the square of its range; weak ones are lost more often.
+        A return of strength ``albedo * sqrt(cosine)`` weakens with the square of its range; weak ones get lost.
 
         Args:
             distance, cosine, albedo: float32 [R], metres, cosine of the angle of incidence, reflectivity 0..1.
@@ -107,24 +107,33 @@ class RgbdConfig(Settings):
     @cached_property
     def directions(self) -> np.ndarray:
         """Unit vectors float32 [height * width, 3], row after row from the top left pixel."""
-        focal = 0.5 * self.width / np.tan(np.deg2rad(self.field_of_view_deg) / 2)
-        v, u = np.meshgrid(np.arange(self.height), np.arange(self.width), indexing="ij")
-        left, up = (self.width - 1) / 2 - u, (self.height - 1) / 2 - v
-        rays = np.stack([np.full(u.shape, focal), left, up], axis=-1).reshape(-1, 3)
-        return (rays / np.linalg.norm(rays, axis=1, keepdims=True)).astype(np.float32)
+        return self.window(0, self.height, 0, self.width)
 
-    def measure(self, distance, cosine, albedo, rng: np.random.Generator):
-        """See :meth:`LidarConfig.measure`; the noise is along the ray and follows the depth."""
-        along = self.directions[:, 0]
+    @property
+    def focal(self) -> float:
+        """Focal length in pixels."""
+        return 0.5 * self.width / float(np.tan(np.deg2rad(self.field_of_view_deg) / 2))
+
+    def window(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """Unit vectors float32 of the pixels in rows top..bottom-1 and columns left..right-1, row after row."""
+        v, u = np.meshgrid(np.arange(top, bottom), np.arange(left, right), indexing="ij")
+        rays = np.stack([np.full(u.shape, self.focal), (self.width - 1) / 2 - u, (self.height - 1) / 2 - v], axis=-1)
+        return (rays / np.linalg.norm(rays, axis=-1, keepdims=True)).reshape(-1, 3).astype(np.float32)
+
+    def measure(self, distance, cosine, albedo, rng: np.random.Generator, directions=None, shape=None):
+        """See :meth:`LidarConfig.measure`; the noise is along the ray and follows the depth.
+
+        Args:
+            directions, shape: of a :meth:`window` and its (rows, columns); the whole image when absent.
+        """
+        along = (self.directions if directions is None else directions)[:, 0]
         depth = distance * along
-        image = depth.reshape(self.height, self.width)
-        step = np.zeros(image.shape, bool)
-        for axis in (0, 1):
-            jump = np.abs(np.diff(image, axis=axis)) > 0.03 * np.minimum(
-                image.take(range(1, image.shape[axis]), axis), image.take(range(image.shape[axis] - 1), axis)
-            )
-            step |= np.pad(jump, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
-            step |= np.pad(jump, [(0, 1) if a == axis else (0, 0) for a in (0, 1)])
+        image = depth.reshape(shape or (self.height, self.width))
+        step = np.zeros(image.shape, bool)  # pixels next to a jump in depth
+        rows = np.abs(image[1:] - image[:-1]) > 0.03 * np.minimum(image[1:], image[:-1])
+        columns = np.abs(image[:, 1:] - image[:, :-1]) > 0.03 * np.minimum(image[:, 1:], image[:, :-1])
+        for side, jump in ((step[1:], rows), (step[:-1], rows), (step[:, 1:], columns), (step[:, :-1], columns)):
+            side |= jump
         lost = np.maximum(self.dropout, self.edge_dropout * step.ravel())
         lost = np.maximum(lost, np.clip(1.0 - cosine / 0.15, 0.0, 1.0))  # grazing surfaces give no depth
         kept = np.flatnonzero((depth > self.min_range) & (depth < self.max_range) & (rng.random(len(depth)) >= lost))
@@ -137,6 +146,7 @@ class RgbdConfig(Settings):
 SensorConfig = LidarConfig | RgbdConfig
 
 
-def _unit(elevation: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
+def unit_vectors(elevation: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
+    """Directions float32 [..., 3] of angles [...] in radians."""
     flat = np.cos(elevation)
     return np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], axis=-1).astype(np.float32)
