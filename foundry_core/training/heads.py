@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from foundry_core import geometry
 from foundry_core.card import Heads, Metric, ModelCard, ObjectHead, PartHead, Preprocessing, Training, TrainingData
 from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES
+from foundry_core.data.world.config import WorldConfig
 from foundry_core.models.heads import Perception
 from foundry_core.models.registry import create_perception, load_model, save_model
 from foundry_core.scene.config import SceneConfig, room_config, street_config
@@ -63,8 +64,8 @@ class _Scenes(Dataset):
     def __getitem__(self, index: int) -> list[Sighting]:
         world = WORLDS[index % len(WORLDS)]
         # one sweep a second: neighbouring sweeps would show the same again
-        settings = {**world, "seconds": float(self.frames), "rate_hz": 1.0}
-        return list(scene_sightings(self.seed + index, self.frames, self.size, scene_config(world), settings))
+        config = WorldConfig(**world, seed=self.seed + index, seconds=float(self.frames), rate_hz=1.0)
+        return list(scene_sightings(config, scene_config(world), self.size))
 
 
 @dataclass

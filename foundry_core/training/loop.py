@@ -98,11 +98,14 @@ class Run:
             return
         try:
             state = torch.load(path, weights_only=True)
+        except Exception as error:  # torch raises whatever its reader trips over
+            raise InputError(f"{path}: torn or no checkpoint ({type(error).__name__}); start anew in another --out") from None
+        try:
             self.task.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
             torch.set_rng_state(state["rng"])
             self.step, self.elapsed = state["step"], state["elapsed"]
-        except (RuntimeError, KeyError, EOFError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: does not fit this run ({reason}); start anew in another --out") from None
 

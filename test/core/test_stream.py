@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training stream and the label-free compositions."""
+
+import numpy as np
+import pytest
+
+from foundry_core.data.compositions import KINDS, Primitive, compose
+from foundry_core.data.stream import ShapeFile, ShapeStream, StreamConfig
+from foundry_core.data.visibility import hidden_point_removal
+from foundry_core.errors import InputError
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_of_a_primitive_lie_on_its_surface(kind):
+    rng = np.random.default_rng(0)
+    linear = np.linalg.qr(rng.normal(size=(3, 3)))[0] * [0.3, 0.7, 1.5]
+    primitive = Primitive(kind, sides=5, ratio=0.4, linear=linear, offset=np.array([1.0, -2.0, 0.5]))
+    points = primitive.sample(2000, rng)
+    center = points.mean(axis=0) if kind != "torus" else None
+    assert not primitive.contains(points, margin=1e-6).any()
+    if center is not None:
+        inward = points + 0.01 * (primitive.offset - points)
+        assert primitive.contains(inward, margin=1e-6).mean() > 0.99
+
+
+def test_compositions_are_seeded_endless_and_varied():
+    shapes = [compose(512, np.random.default_rng(seed)) for seed in range(60)]
+    assert all(shape.shape == (512, 3) and shape.dtype == np.float32 and np.isfinite(shape).all() for shape in shapes)
+    assert np.array_equal(shapes[7], compose(512, np.random.default_rng(7)))
+    spreads = np.array([np.sort(np.linalg.eigvalsh(np.cov(shape.T))) / np.trace(np.cov(shape.T)) for shape in shapes])
+    assert len(np.unique(spreads.round(3), axis=0)) > 55  # no two alike
+    assert spreads[:, 0].min() < 0.05 < 0.2 < spreads[:, 0].max()  # plates as well as blocks
+
+
+def test_hidden_points_are_those_behind():
+    rng = np.random.default_rng(0)
+    sphere = rng.normal(size=(2000, 3))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    visible = hidden_point_removal(sphere, np.array([0.0, 0.0, 4.0]))
+    assert 300 < len(visible) < 1200
+    assert (sphere[visible, 2] > 0.0).mean() > 0.97
+    flat = np.zeros((50, 3))
+    assert len(hidden_point_removal(flat, np.ones(3))) == 50
+
+
+def test_a_sample_is_a_function_of_seed_and_index():
+    config = StreamConfig(compositions=0.5, categories=0.5, partial=0.5)
+    one, two, other = (ShapeStream(config, 128, seed) for seed in (3, 3, 4))
+    for index in (0, 5, 123456789):
+        assert one[index].shape == (128, 3)
+        assert np.array_equal(one[index], two[index])
+        assert not np.array_equal(one[index], other[index])
+        assert np.linalg.norm(one[index], axis=1).max() == pytest.approx(1.0, abs=1e-4)
+
+
+def shape_set(path, **extra):
+    points = np.random.default_rng(0).normal(size=(6, 40, 3)).astype(np.float16)
+    np.savez(path, points=points, split=np.array([0, 0, 0, 0, 1, 1]), **extra)
+    return points
+
+
+def test_only_the_train_split_and_the_asked_licences_join(tmp_path):
+    shape_set(tmp_path / "set.npz", licence=np.array(["CC0", "GPL", "CC0", "CC0", "CC0", "CC0"]))
+    file = ShapeFile(path=tmp_path / "set.npz", licences=["CC0"])
+    stream = ShapeStream(StreamConfig(compositions=0, categories=0, files=[file]), 32, 0)
+    assert len(stream.sources[0].points) == 3
+    seen = stream.provenance()
+    assert [(data.name, data.licence, data.shapes) for data in seen] == [("set (train split)", "CC0", 3)]
+    assert stream[0].shape == (32, 3)
+    with pytest.raises(InputError, match="no shape is under"):
+        ShapeStream(StreamConfig(files=[ShapeFile(path=tmp_path / "set.npz", licences=["MIT"])]), 32, 0)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="absent.npz: no such file"):
+        ShapeStream(StreamConfig(files=[ShapeFile(path=tmp_path / "absent.npz")]), 32, 0)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: it learns, it survives a kill, and a resumed run equals an uninterrupted one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+
+from foundry_core.card import load_card  # noqa: E402
+from foundry_core.errors import InputError  # noqa: E402
+from foundry_core.models.registry import load_model  # noqa: E402
+from foundry_core.schema import parse  # noqa: E402
+from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
+from foundry_core.training.distill import distill, r_squared  # noqa: E402
+from foundry_core.training.pretrain import pretrain  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+ARCHITECTURE = {
+    "tokenizer": {"first": 8, "second": 16, "third": 16},
+    "encoder": {"width": 24, "depth": 2, "heads": 3, "position_hidden": 8},
+}
+LOOP = {"steps": 60, "batch": 4, "precision": "fp32", "workers": 0, "learning_rate": 2e-3}
+PRETRAIN = {
+    "name": "tiny",
+    "architecture": ARCHITECTURE,
+    "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
+    "decoder_depth": 1,
+    "loop": LOOP,
+}
+
+
+def log_losses(folder: Path) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in map(json.loads, (folder / "log.jsonl").read_text().splitlines())}
+
+
+def weights(folder: Path) -> dict:
+    return load_model(folder)[0].state_dict()
+
+
+def test_pretraining_writes_a_model_and_says_what_it_saw(tmp_path):
+    card = pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "run")
+    assert card == load_card(tmp_path / "run" / "tiny")
+    assert card.kind == "teacher" and card.training[0].steps == 60
+    assert [data.name for data in card.training[0].data] == ["procedural compositions", "procedural categories"]
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["name"] == "tiny"
+    assert all(np.isfinite(list(log_losses(tmp_path / "run").values())))
+
+
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    settings = {**PRETRAIN, "loop": {**LOOP, "steps": 100, "checkpoint_seconds": 1e-6}}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    whole = parse(PretrainConfig, settings, "test")
+    pretrain(whole, tmp_path / "whole")
+    # a process that is killed once its checkpoint is well on the way
+    command = [sys.executable, "-m", "foundry_core.cli.main", "pretrain", "--config", str(config)]
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "killed")], cwd=ROOT, stdout=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    step = torch.load(checkpoint, weights_only=True)["step"]
+    assert 0 < step < 100, "the kill came too late to test anything"
+    pretrain(whole, tmp_path / "killed")
+    expected, resumed = weights(tmp_path / "whole" / "tiny"), weights(tmp_path / "killed" / "tiny")
+    for name, value in expected.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_a_torn_checkpoint_is_refused_by_name(tmp_path):
+    config = parse(PretrainConfig, PRETRAIN, "test")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"torn")
+    with pytest.raises(InputError, match="checkpoint.pt: torn or no checkpoint"):
+        pretrain(config, tmp_path / "run")
+
+
+def test_distillation_explains_more_of_the_teacher_as_it_goes_on(tmp_path):
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
+    values = {
+        "name": "student",
+        "teacher": str(tmp_path / "teacher" / "tiny"),
+        "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
+        "loop": {**LOOP, "steps": 300, "batch": 8},
+    }
+    card = distill(parse(DistillConfig, values, "test"), tmp_path / "student")
+    rows = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["r2"] > rows[0]["r2"] + 0.05
+    assert card.kind == "student" and card.budgets == [4]
+    assert card.training[-1].parent == "tiny" and len(card.training[-1].parent_sha256) == 64
+    teacher, student = weights(tmp_path / "teacher" / "tiny"), weights(tmp_path / "student" / "student")
+    for name, value in teacher.items():
+        if ".tokenizer." in name:  # shared and frozen, its batch statistics too
+            assert torch.equal(student[name], value), name
+
+
+def test_r_squared_of_known_cases():
+    target = torch.randn(4, 8, 16)
+    assert r_squared(target, target) == 1
+    assert abs(float(r_squared(target.mean(dim=(0, 1)).expand_as(target), target))) < 1e-5
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "train").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_parse(path):
+    from foundry_core.cli.train import shape_files
+    from foundry_core.schema import load_settings
+    from foundry_core.training.config import HeadConfig
+
+    values = yaml.safe_load(path.read_text())
+    if "files" in values:
+        assert shape_files([path], Path("root"))[0].path.parts[0] == "root"
+        return
+    schema = DistillConfig if "teacher" in values else HeadConfig if "model" in values else PretrainConfig
+    assert load_settings(path, schema).name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rat": 1}, "learning_rat: unknown key"),
+        ({"loop": {"stpes": 1}}, "loop.stpes: unknown key"),
+        ({"architecture": {"encoder": {"width": 25, "heads": 3}}}, "width 25 is not a multiple of heads 3"),
+        ({"mask_ratio": 1.5}, "mask_ratio: "),
+    ],
+)
+def test_bad_configurations_name_the_key(change, message):
+    with pytest.raises(InputError, match=message):
+        parse(PretrainConfig, {**PRETRAIN, **change}, "config.yaml")
