@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`foundry embed`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foundry_core.cli.common import console, error_console, require_writable
+from foundry_core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from foundry_core.card import ModelCard
+    from foundry_core.data.shapes import ShapeSet
+    from foundry_core.runtime.session import OnnxSession
+
+BATCH = 16
+
+
+def check_budget(card: ModelCard, budget: int | None) -> None:
+    """Raise InputError unless the model's exported graph runs with ``budget`` supertokens (None: its own number)."""
+    if budget is None:
+        return
+    if card.architecture.supertokens is None:
+        raise InputError(f"--budget {budget}: {card.name} is a teacher and has no supertokens; leave --budget out")
+    count = card.architecture.supertokens.count
+    if budget != count:
+        raise InputError(f"--budget {budget}: the graph of {card.name} runs with {count} supertokens; give {count}")
+
+
+def _outputs(session: OnnxSession, card: ModelCard, clouds: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Centres float32 [B,G,3] and the graph's outputs for clouds float32 [B,N,3]."""
+    import numpy as np
+
+    from foundry_core import geometry
+
+    size = card.preprocessing
+    centers, neighborhoods = geometry.group_batch(clouds, size.groups, size.neighbors)
+    inputs = {"centers": centers, "neighborhoods": neighborhoods}
+    if card.heads.parts:  # the graph wants the inputs of its heads, whichever output is read
+        pairs = [geometry.interpolation(points, at) for points, at in zip(clouds, centers, strict=True)]
+        inputs["points"] = clouds
+        inputs["interpolation_index"] = np.stack([index for index, _ in pairs])  # (B, N, 3)
+        inputs["interpolation_weight"] = np.stack([weight for _, weight in pairs])
+    return centers, session.run(inputs)
+
+
+def embed_shapes(session: OnnxSession, card: ModelCard, shapes: ShapeSet, tokens: bool, advance) -> dict[str, Any]:
+    """Features of every shape.
+
+    Args:
+        tokens: also return the tokens.
+        advance: called with the number of shapes done, after each batch.
+
+    Returns:
+        features float32 [N,2d], mean and max over the tokens; with ``tokens`` also tokens float32 [N,G,d], centers
+        float32 [N,G,3] and, for a student, supertokens float32 [N,s,d].
+    """
+    import numpy as np
+
+    from foundry_core import geometry
+
+    size = card.preprocessing
+    columns: dict[str, list[np.ndarray]] = {}
+    for start in range(0, len(shapes), BATCH):
+        chosen = shapes.points[start : start + BATCH]
+        clouds = np.stack([geometry.prepare(points, size.points)[0] for points in chosen])  # (B, N, 3)
+        centers, outputs = _outputs(session, card, clouds)
+        found = outputs["tokens"]  # (B, G, d)
+        batch = {"features": np.concatenate([found.mean(axis=1), found.max(axis=1)], axis=1)}
+        if tokens:
+            batch |= {"tokens": found, "centers": centers}
+            batch |= {key: outputs[key] for key in ("supertokens",) if key in outputs}
+        for key, value in batch.items():
+            columns.setdefault(key, []).append(value.astype(np.float32, copy=False))
+        advance(len(chosen))
+    return {key: np.concatenate(values) for key, values in columns.items()}
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    import numpy as np
+
+    partial = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, **arrays)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+        partial = None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+    finally:
+        if partial is not None:
+            Path(partial).unlink(missing_ok=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def embed(
+        model: Annotated[str, typer.Option(help="name of a shipped model, or the path of a model directory")],
+        data: Annotated[Path, typer.Option(help="shape set, .npz with points [N,P,3]")],
+        out: Annotated[Path, typer.Option(help="the .npz file to write")],
+        budget: Annotated[int | None, typer.Option(min=1, help="supertokens of a student; default: its own")] = None,
+        tokens: Annotated[bool, typer.Option("--tokens", help="write tokens and centres too")] = False,
+        threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
+    ) -> None:
+        """Turn a shape set into feature vectors, without torch.
+
+        The file gets features float32 [N,2d]: mean and max over the token features, which a student rebuilds from its
+        supertokens, so that the width is the same for a teacher and its students. With --tokens also tokens [N,G,d],
+        centers [N,G,3] and, for a student, supertokens [N,s,d]. Rows keep the order of the shape set.
+
+        Example: foundry embed --model foundry-base --data shapes.npz --out features.npz
+        """
+        from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from foundry_core.card import find_model, load_card
+        from foundry_core.data.shapes import load_shapes
+        from foundry_core.runtime.session import OnnxSession
+
+        if out.suffix != ".npz":
+            raise InputError(f"{out}: features are written as .npz; give --out a name that ends so")
+        require_writable(out, "--out")
+        directory = find_model(model)
+        card = load_card(directory)
+        check_budget(card, budget)
+        shapes = load_shapes(data)
+        session = OnnxSession(directory, threads=threads)
+        columns = (
+            *Progress.get_default_columns()[:2],
+            MofNCompleteColumn(),
+            TextColumn("shapes"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=error_console, transient=True) as progress:
+            task = progress.add_task(f"embed with {card.name}", total=len(shapes))
+            arrays = embed_shapes(session, card, shapes, tokens, lambda done: progress.advance(task, done))
+        _write(out, arrays)
+        shown = ", ".join(f"{key} {list(value.shape)}" for key, value in arrays.items())
+        console.print(f"wrote {out}: {shown}", soft_wrap=True)
