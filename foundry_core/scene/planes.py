@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planes by random sampling (RANSAC, Fischler and Bolles, 1981), seeded: the same points give the same plane."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from foundry_core.scene.config import PlaneConfig
+from foundry_core.scene.grid import jit
+
+_TRIES = 200
+_SAMPLE = 1500  # points that a hypothesis is judged on
+
+
+@jit
+def _search(points, triples, tolerance, axis_low, axis_high, below_penalty):
+    best, best_score = np.zeros(4, np.float64), -1.0
+    for t in range(triples.shape[0]):
+        p, q, r = points[triples[t, 0]], points[triples[t, 1]], points[triples[t, 2]]
+        normal = np.cross(q - p, r - p)
+        length = np.sqrt((normal * normal).sum())
+        if length < 1e-9:
+            continue
+        normal = normal / length
+        if normal[2] < 0:
+            normal = -normal
+        if not axis_low <= normal[2] <= axis_high:
+            continue
+        offset = -(normal * p).sum()
+        score = 0.0
+        for i in range(points.shape[0]):
+            distance = points[i, 0] * normal[0] + points[i, 1] * normal[1] + points[i, 2] * normal[2] + offset
+            if abs(distance) <= tolerance:
+                score += 1.0
+            elif distance < -3 * tolerance:
+                score -= below_penalty
+        if score > best_score:
+            best[:3], best[3], best_score = normal, offset, score
+    return best, best_score
+
+
+def fit_plane(points: np.ndarray, tolerance: float, axis: tuple[float, float], below_penalty: float = 0.0):
+    """The plane with most points within ``tolerance``.
+
+    Args:
+        points: [N,3] metres.
+        axis: range of the normal's z component, which is never negative.
+        below_penalty: what a point far below the plane costs, in inliers: with it the lowest of several planes wins.
+
+    Returns:
+        float64 [4] (unit normal n and offset d, n . p + d = 0) and the share of inliers; None where there is no plane.
+    """
+    if len(points) < 3:
+        return None
+    rng = np.random.default_rng(0)
+    judged = points[:: -(-len(points) // _SAMPLE)].astype(np.float64)
+    plane, score = _search(judged, rng.integers(0, len(judged), (_TRIES, 3)), tolerance, *axis, below_penalty)
+    if score < 3:
+        return None
+    for _ in range(3):  # least squares on the inliers
+        near = judged[np.abs(judged @ plane[:3] + plane[3]) <= tolerance]
+        if len(near) < 3:
+            break
+        center = near.mean(axis=0)
+        normal = np.linalg.svd(near - center, full_matrices=False)[2][2]
+        normal = -normal if normal[2] < 0 else normal
+        if not axis[0] - 0.05 <= normal[2] <= axis[1] + 0.05:
+            break
+        plane = np.append(normal, -normal @ center)
+    share = float((np.abs(judged @ plane[:3] + plane[3]) <= tolerance).mean())
+    return plane, share
+
+
+_AXES = {"horizontal": (0.966, 1.0), "vertical": (0.0, 0.26), "any": (0.0, 1.0)}  # 15 degrees of play
+
+
+def remove_planes(points: np.ndarray, config: PlaneConfig) -> np.ndarray:
+    """Whether each of the points [N,3] (level: z up) remains, bool [N], once the dominant planes are gone."""
+    left = np.ones(len(points), bool)
+    for _ in range(config.count):
+        index = np.flatnonzero(left)
+        found = fit_plane(points[index], config.tolerance, _AXES[config.orientation])
+        if found is None or found[1] < config.min_share:
+            break
+        plane = found[0].astype(np.float32)
+        distance = points @ plane[:3] + plane[3]
+        left &= np.abs(distance) > config.tolerance
+        if config.only_above and plane[2] > _AXES["horizontal"][0]:
+            left &= distance > 0
+    return left
