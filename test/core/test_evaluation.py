@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probe and its floors, on shapes whose classes are known to be easy or impossible."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+
+from test_models import TINY, card  # noqa: E402
+
+from foundry_core.cli.main import main  # noqa: E402
+from foundry_core.data.compositions import Primitive  # noqa: E402
+from foundry_core.data.shapes import ShapeSet, load_shapes  # noqa: E402
+from foundry_core.errors import InputError  # noqa: E402
+from foundry_core.evaluation.features import calibrate_batch_norm, histogram_features  # noqa: E402
+from foundry_core.evaluation.probe import Split, probe  # noqa: E402
+from foundry_core.models.registry import create_perception, random_teacher, save_model  # noqa: E402
+
+
+def solids(per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ellipsoids, boxes and tori of random extent: points [M,200,3] and labels [M]."""
+    rng = np.random.default_rng(seed)
+    points, labels = [], []
+    for label, kind in enumerate(("ellipsoid", "box", "torus")):
+        for _ in range(per_class):
+            primitive = Primitive(kind, 4, 0.3, np.diag(rng.uniform(0.6, 1.0, 3)), np.zeros(3))
+            points.append(primitive.sample(200, rng))
+            labels.append(label)
+    return np.array(points, np.float32), np.array(labels)
+
+
+@pytest.fixture(scope="module")
+def shapes_file(tmp_path_factory):
+    train, test = solids(30, 0), solids(12, 1)
+    path = tmp_path_factory.mktemp("shapes") / "solids.npz"
+    np.savez(
+        path,
+        points=np.concatenate([train[0], test[0]]),
+        label=np.concatenate([train[1], test[1]]),
+        class_names=np.array(["ellipsoid", "box", "torus"]),
+        split=np.repeat([0, 1], [90, 36]),
+        twin_in_train=np.arange(126) >= 124,
+    )
+    return path
+
+
+def test_twins_are_left_out_and_foreign_train_sets_are_taken_whole(shapes_file):
+    data = load_shapes(shapes_file)
+    split = Split.of(data)
+    assert (len(split.train), len(split.test)) == (90, 34)
+    whole = Split.of(data, data)
+    assert len(whole.train) == len(whole.test) == 126
+    other = ShapeSet(name="other", points=data.points, label=data.label, class_names=("a", "b", "c"))
+    with pytest.raises(InputError, match="class_names"):
+        Split.of(data, other)
+    with pytest.raises(InputError, match="label: missing"):
+        Split.of(ShapeSet(name="bare", points=data.points, split=data.split))
+
+
+def test_histograms_tell_solids_apart_and_cannot_read_noise(shapes_file):
+    split = Split.of(load_shapes(shapes_file))
+    metrics, budget = probe("histogram", split, [0], ["linear", "rbf"])
+    assert budget is None
+    assert metrics["linear_accuracy_percent"]["mean"] > 90 and metrics["rbf_accuracy_percent"]["mean"] > 90
+    rng = np.random.default_rng(0)
+    data = load_shapes(shapes_file)
+    shuffled = ShapeSet(name="noise", points=data.points, label=rng.permutation(data.label), split=data.split)
+    noise, _ = probe("histogram", Split.of(shuffled), [0, 1, 2], ["linear"])
+    assert noise["linear_accuracy_percent"]["mean"] < 65
+
+
+def test_histograms_do_not_depend_on_scale_or_position():
+    points, _ = solids(2, 3)
+    assert np.allclose(histogram_features(points), histogram_features(points * 7 + 3), atol=0.05)
+
+
+def test_a_random_teacher_is_calibrated_and_differs_by_seed():
+    backbone = random_teacher(card(TINY), 0)
+    before = backbone.tokenizer.point_norm.running_var.clone()
+    calibrate_batch_norm(backbone, card(TINY).preprocessing, 0, batches=2)
+    assert not backbone.training and not torch.equal(before, backbone.tokenizer.point_norm.running_var)
+    assert not torch.equal(backbone.position.layers[0].weight, random_teacher(card(TINY), 1).position.layers[0].weight)
+
+
+def test_the_command_writes_rows_of_one_schema(tmp_path, shapes_file, capsys):
+    save_model(tmp_path / "tiny", create_perception(card(TINY)), card(TINY))
+    arguments = ["evaluate", "probe", "--data", str(shapes_file), "--seeds", "2", "--json", str(tmp_path / "rows.json")]
+    models = [str(tmp_path / "tiny"), f"random:{tmp_path / 'tiny'}", "histogram"]
+    for model in models:
+        arguments += ["--model", model]
+    try:
+        assert main(arguments) == 0
+    except SystemExit as done:
+        assert not done.code
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["model"] for row in rows] == models
+    for row in rows:
+        assert row["protocol"] == "probe" and row["data"] == "solids" and row["seeds"] == 2
+        assert set(row["metrics"]["linear_accuracy_percent"]) == {"mean", "std"}
+    assert rows[2]["metrics"]["linear_accuracy_percent"]["mean"] > 90
