@@ -100,7 +100,7 @@ def room_config() -> SceneConfig:
         voxel=0.01,
         ground=GroundConfig(cell=0.1, slope=0.05, tolerance=0.03, clearance=0.035),
         max_height=2.3,
-        clusters=ClusterConfig(method="voxel", cell=0.06, growth=0.1),
+        clusters=ClusterConfig(method="voxel", cell=0.07, growth=0.2),
         min_height=0.06,
         min_size=0.05,
         max_size=3.0,
@@ -108,14 +108,17 @@ def room_config() -> SceneConfig:
 
 
 def tabletop_config() -> SceneConfig:
-    """A depth camera that looks at a table: its top is removed too, and only what stands on it is an object."""
+    """A depth camera that looks at a table: its top is removed too, and only what stands on it is an object.
+
+    Where no floor is in view the top itself is found as the ground.
+    """
     return SceneConfig(
         crop=Box(x_min=0, x_max=3, y_min=-2, y_max=2, z_min=-2, z_max=2),
         voxel=0.003,
         ground=GroundConfig(cell=0.03, slope=0.02, tolerance=0.012, clearance=0.012, max_tilt_deg=60),
-        planes=PlaneConfig(count=1, tolerance=0.012),
+        planes=PlaneConfig(count=1, tolerance=0.012, min_share=0.5),
         max_height=2.0,
-        clusters=ClusterConfig(method="voxel", cell=0.015, growth=0.1),
+        clusters=ClusterConfig(method="voxel", cell=0.012, growth=0.1),
         min_height=0.02,
         min_size=0.03,
         max_size=0.8,

@@ -49,6 +49,18 @@ def bounds(points):
 
 
 @jit
+def _voxel_keys(points, scale):
+    # 21 bits per axis; cells that far apart never share one cloud
+    keys = np.empty(points.shape[0], np.int64)
+    for i in range(points.shape[0]):
+        key = np.int64(0)
+        for k in range(3):
+            key = (key << 21) | (np.int64(np.floor(points[i, k] * scale)) & 0x1FFFFF)
+        keys[i] = key
+    return keys
+
+
+@jit
 def _first_per_key(keys):
     # open addressing: the table is twice as large as the number of keys, a power of two
     bits = 4
@@ -59,7 +71,7 @@ def _first_per_key(keys):
     out = np.empty(len(keys), np.int64)
     kept = 0
     for i in range(len(keys)):
-        slot = (keys[i] * 0x9E3779B1 >> 7) & mask
+        slot = ((keys[i] ^ (keys[i] >> 19)) * 0x9E3779B1 >> 9) & mask
         while table[slot] >= 0 and keys[table[slot]] != keys[i]:
             slot = (slot + 1) & mask
         if table[slot] < 0:
@@ -73,10 +85,7 @@ def voxel_first(points: np.ndarray, edge: float) -> np.ndarray:
     """Indices int64 [n], in order, of the first point [N,3] in each cube of ``edge`` metres."""
     if len(points) == 0:
         return np.empty(0, np.int64)
-    cells = np.floor(points * np.float32(1 / edge)).astype(np.int64)
-    cells -= cells.min(axis=0)
-    _, ny, nz = (cells.max(axis=0) + 1).tolist()
-    return _first_per_key((cells[:, 0] * ny + cells[:, 1]) * nz + cells[:, 2])
+    return _first_per_key(_voxel_keys(points, np.float32(1 / edge)))
 
 
 @jit
