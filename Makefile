@@ -47,7 +47,7 @@ echo "$$("$$python" --version) ($$python); installs $(3); this takes some minute
 if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then echo "make: $$python cannot make virtual environments; run: apt install python3-venv" >&2; exit 2; fi; \
 rm -rf $(1); \
 "$$python" -m venv $(1); \
-$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(2)' \
+$(1)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '$(2)' \
   || { echo "make: pip could not install $(2); see its message above, then run make again" >&2; exit 1; }; \
 echo "$$stamp" > $(1)/.stamp; \
 echo "$(1) is ready"
