@@ -118,7 +118,7 @@ def tabletop_config() -> SceneConfig:
         ground=GroundConfig(cell=0.03, slope=0.02, tolerance=0.012, clearance=0.012, max_tilt_deg=60),
         planes=PlaneConfig(count=1, tolerance=0.012, min_share=0.5),
         max_height=2.0,
-        clusters=ClusterConfig(method="voxel", cell=0.012, growth=0.1),
+        clusters=ClusterConfig(method="voxel", cell=0.01, growth=0.1),
         min_height=0.02,
         min_size=0.03,
         max_size=0.8,

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a point cloud to labelled objects, on numpy, numba, scipy and onnxruntime alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+from scipy.spatial import cKDTree
+
+from foundry_core import geometry
+from foundry_core.card import ModelCard, find_model, load_card
+from foundry_core.clouds import Cloud
+from foundry_core.errors import InputError
+from foundry_core.runtime.objects import OTHER, UNKNOWN, Object, Perception, Prediction
+from foundry_core.runtime.session import OnnxSession
+from foundry_core.scene.config import SceneConfig
+from foundry_core.scene.segment import find_segments
+from foundry_core.schema import Settings
+
+__all__ = ["Object", "Perceiver", "PerceiverConfig", "Perception", "Prediction"]
+
+
+class PerceiverConfig(Settings):
+    """Settings of the perceiver."""
+
+    threads: int = Field(1, ge=1, le=256, description="threads of the network's runtime")
+    max_batch: int = Field(16, ge=1, le=1024, description="objects that go through the network together")
+    max_object_points: int = Field(
+        4096, ge=64, description="points of an object that are sampled from; more are thinned evenly first"
+    )
+    unknown_threshold: float | None = Field(
+        None, ge=0, le=1, description="below this probability the answer is unknown; not set: the model's own threshold"
+    )
+    scene: SceneConfig = SceneConfig()
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+class Perceiver:
+    """A model that finds and names the objects of a cloud.
+
+    Attributes:
+        card: the model's card.
+        budget: supertokens in use; None for a teacher.
+
+    Args:
+        model: name of a shipped model or path of a model directory.
+
+    Raises:
+        InputError: the directory, its card, a hash or the graph is not in order, or it has no object head.
+    """
+
+    def __init__(self, model: str | Path, config: PerceiverConfig | None = None) -> None:
+        self.config = config or PerceiverConfig()
+        directory = find_model(model)
+        self.card: ModelCard = load_card(directory)
+        if self.card.heads.objects is None:
+            raise InputError(f"{directory}: the model has no head for objects; train one with `foundry head`")
+        supertokens = self.card.architecture.supertokens
+        self.budget: int | None = supertokens.count if supertokens else None
+        self.session = OnnxSession(directory, self.config.threads)
+        self.session.check(self.card)
+        self._head = self.card.heads.objects
+        threshold = self.config.unknown_threshold
+        self._threshold = self._head.unknown_threshold if threshold is None else threshold
+        self._allowed = self._allowed_parts()
+        geometry.warm_up()
+
+    def _allowed_parts(self) -> list[np.ndarray]:
+        """For each class the indices of the parts that it can have."""
+        parts = self.card.heads.parts
+        if parts is None:
+            return [np.empty(0, np.int64) for _ in self._head.classes]
+        position = {name: index for index, name in enumerate(parts.parts)}
+        unknown = {part for names in parts.class_parts.values() for part in names} - position.keys()
+        if unknown:
+            where = self.session.path.parent
+            raise InputError(f"{where}: class_parts names '{min(unknown)}', which is none of the parts; fix the card")
+        allowed = [sorted(position[part] for part in parts.class_parts.get(name, [])) for name in self._head.classes]
+        return [np.array(indices, np.int64) for indices in allowed]
+
+    def warm_up(self) -> None:
+        """Compile every kernel and run the network once, so that the first frame is not the slow one."""
+        rng = np.random.default_rng(0)
+        floor = rng.uniform([-5, -5, -1], [5, 5, -0.98], (4000, 3))
+        block = rng.uniform([2, 0, -1], [3, 1, 0.2], (600, 3))
+        self.perceive(Cloud.from_points(np.concatenate([floor, block])))
+        size = self.card.preprocessing.points
+        self.classify([rng.normal(size=(size + 1, 3))])
+
+    def perceive(self, cloud: Cloud) -> Perception:
+        """Find and name the objects of a cloud, in the cloud's frame (sensor axes: x forward, y left, z up)."""
+        scene = find_segments(cloud, self.config.scene)
+        phases = {**scene.phases_ms, "group": 0.0, "network": 0.0, "labels": 0.0}
+        predictions = self._classify([segment.points for segment in scene.segments], phases)
+        objects = [Object(*pair) for pair in zip(scene.segments, predictions, strict=True)]
+        return Perception(objects, phases, scene)
+
+    def classify(self, clouds: Sequence[np.ndarray]) -> list[Prediction]:
+        """Name objects, each given by points [n,3] in any unit, z up, n >= 1.
+
+        Raises:
+            InputError: another shape, or a point that is not finite.
+        """
+        checked = []
+        for number, points in enumerate(clouds):
+            points = np.asarray(points, np.float32)
+            if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
+                raise InputError(f"object {number}: expected finite points [n,3] with n >= 1, got {points.shape}")
+            checked.append(points)
+        return self._classify(checked, {"group": 0.0, "network": 0.0, "labels": 0.0})
+
+    def _classify(self, clouds: Sequence[np.ndarray], phases: dict[str, float]) -> list[Prediction]:
+        predictions = []
+        for start in range(0, len(clouds), self.config.max_batch):
+            batch = clouds[start : start + self.config.max_batch]
+            marks = [time.perf_counter()]
+            inputs, sampled = self._group(batch)
+            marks.append(time.perf_counter())
+            outputs = self.session.run(inputs)
+            marks.append(time.perf_counter())
+            probabilities = _softmax(outputs["class_logits"].astype(np.float64) / self._head.temperature)  # (B, C)
+            for row, points in enumerate(batch):
+                part_logits = outputs["part_logits"][row] if self.card.heads.parts else None  # (N, P)
+                predictions.append(self._answer(points, sampled[row], probabilities[row], part_logits))
+            marks.append(time.perf_counter())
+            for k, phase in enumerate(("group", "network", "labels")):
+                phases[phase] += 1e3 * (marks[k + 1] - marks[k])
+        return predictions
+
+    def _group(self, batch: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+        """Graph inputs, and for each object the index int64 [N] of the network's points into its own."""
+        size = self.card.preprocessing
+        shape = (len(batch), size.points, 3)
+        points, index = np.empty(shape, np.float32), np.empty(shape, np.int64)
+        weight, sampled = np.empty(shape, np.float32), []
+        for row, source in enumerate(batch):
+            step = -(-len(source) // max(self.config.max_object_points, size.points))
+            points[row], chosen = geometry.prepare(source[::step], size.points)
+            sampled.append(chosen * step)
+        centers, neighborhoods = geometry.group_batch(points, size.groups, size.neighbors)
+        inputs = {"centers": centers, "neighborhoods": neighborhoods}
+        if "interpolation_index" in self.session.inputs:
+            for row in range(len(batch)):
+                index[row], weight[row] = geometry.interpolation(points[row], centers[row])
+            inputs |= {"points": points, "interpolation_index": index, "interpolation_weight": weight}
+        return inputs, sampled
+
+    def _answer(self, points, sampled, probabilities, part_logits) -> Prediction:
+        classes = self._head.classes
+        ranking = np.argsort(-probabilities, kind="stable")
+        best = int(ranking[0])
+        probability = float(probabilities[best])
+        unknown = classes[best] == OTHER or probability < self._threshold
+        part_ids = np.full(len(points), -1, np.int16)
+        part_probability = np.zeros(len(points), np.float32)
+        allowed = self._allowed[best]
+        if not unknown and part_logits is not None and len(allowed):
+            among = _softmax(part_logits[:, allowed])  # (N, parts of the class)
+            choice = among.argmax(axis=1)
+            source = _nearest_sample(points, sampled)
+            part_ids = allowed[choice][source].astype(np.int16)
+            part_probability = among[np.arange(len(choice)), choice][source].astype(np.float32)
+        return Prediction(
+            UNKNOWN if unknown else classes[best],
+            -1 if unknown else best,
+            probability,
+            [(classes[k], float(probabilities[k])) for k in ranking[:5]],
+            unknown,
+            part_ids,
+            part_probability,
+        )
+
+
+def _nearest_sample(points: np.ndarray, sampled: np.ndarray) -> np.ndarray:
+    """For each point [n,3] the position int64 [n] in ``sampled`` (indices into the points) of the nearest sample."""
+    if len(points) <= len(sampled):
+        return np.arange(len(points))  # few points are repeated in order: each one is its own sample
+    return cKDTree(points[sampled]).query(points)[1]
