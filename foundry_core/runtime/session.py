@@ -50,9 +50,7 @@ class OnnxSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen exception classes without a common base
             reason = (str(error).splitlines() or [error.__class__.__name__])[0][:200]
             raise InputError(f"{self.path}: not a usable ONNX graph ({reason}); export the model again") from None
