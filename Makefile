@@ -31,7 +31,7 @@ environment-demo:
 	@$(call environment,.venv,.[ros],the robot path and the ROS 2 wheels; no torch; about 1.5 GB)
 
 environment-dev:
-	@$(call environment,.venv-dev,.[ros$(comma)train$(comma)dev],the robot path and the ROS 2 wheels; torch and the test tools; about 3 GB)
+	@$(call environment,.venv-dev,.[ros$(comma)train$(comma)dev],the robot path and the ROS 2 wheels; torch and the test tools; about 2.5 GB)
 
 comma := ,
 
@@ -40,6 +40,7 @@ comma := ,
 define environment
 python="$(PYTHON)"; \
 if [ -z "$$python" ]; then echo "make: no Python 3.10, 3.11 or 3.12 found; install python3 (apt install python3 python3-venv) or name one: make PYTHON=/path/to/python3" >&2; exit 2; fi; \
+if ! "$$python" -c 'import sys; assert (3, 10) <= sys.version_info < (3, 13)' 2>/dev/null; then echo "make: $$python does not run, or is not Python 3.10, 3.11 or 3.12; give another PYTHON" >&2; exit 2; fi; \
 stamp="$$( { cat $(SOURCES); echo '$(2)'; "$$python" --version; } | sha256sum | cut -d' ' -f1)"; \
 if [ -x $(1)/bin/python ] && [ "$$(cat $(1)/.stamp 2>/dev/null || true)" = "$$stamp" ]; then exit 0; fi; \
 if [ -d $(1) ]; then echo "$(1) is stale (made from other dependency files): making it again"; else echo "$(1) is missing: making it"; fi; \
