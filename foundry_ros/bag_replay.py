@@ -30,7 +30,7 @@ from foundry_core.data.bags import Bag, open_bag
 from foundry_core.errors import InputError
 from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
 from foundry_ros import messages, parameters, processes
-from foundry_ros.statistics import Ledger
+from foundry_ros.counters import Ledger
 
 _PHASE = "phase_total_ms."
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from foundry_core.runtime.perceiver import PerceiverConfig
 from pydantic import Field
 
 from foundry_core.errors import InputError
+from foundry_core.runtime.perceiver import PerceiverConfig
 from foundry_core.schema import Settings, parse, read_yaml
 
 #: parameters that ROS itself gives to every node
@@ -31,6 +31,7 @@ class PerceptionParameters(PerceiverConfig):
     """Parameters of ``perception_node``: the perceiver's settings and those of the node itself."""
 
     model: str = Field("foundry-base", description="a shipped model's name (`foundry models`) or a model directory")
+    budget: int | None = Field(None, ge=1, description="supertokens to run with; not set: the model's own")
     autostart: bool = Field(True, description="configure and activate at start, without a lifecycle manager")
     diagnostics_period: float = Field(1.0, gt=0, le=60, description="s between messages on /diagnostics")
     marker_lifetime: float = Field(0.5, gt=0, le=60, description="s that a marker stays when no newer frame comes")
@@ -73,7 +74,9 @@ def node_parameters(schema: type[Settings], prefix: str = "") -> Iterator[NodePa
             yield from node_parameters(field.annotation, f"{prefix}{name}.")
         else:
             default = field.get_default(call_default_factory=True)
-            yield NodeParameter(prefix + name, _plain(default), field.description or "")
+            # a group whose keys speak for themselves has only a docstring
+            description = field.description or f"{name}: {(schema.__doc__ or schema.__name__).strip().splitlines()[0]}"
+            yield NodeParameter(prefix + name, _plain(default), description)
 
 
 def _plain(value: Any) -> Any:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from foundry_core.runtime.perceiver import Perceiver
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
@@ -25,9 +25,12 @@ from visualization_msgs.msg import MarkerArray
 from foundry_core import pointcloud2, records
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
+from foundry_core.runtime.perceiver import Perceiver
 from foundry_ros import detections, messages, parameters, processes
-from foundry_ros.statistics import NodeStatistics
+from foundry_ros.counters import NodeStatistics
 from foundry_ros.worker import LatestWorker
+
+RCLError = rclpy_implementation.RCLError
 
 #: s between warnings of one kind
 WARNING_PERIOD = 5.0
@@ -91,9 +94,13 @@ class PerceptionNode(LifecycleNode):
     @_reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.settings = parameters.current(self, parameters.PerceptionParameters)
-        self._perceiver = Perceiver(self.settings.model, self.settings)
-        self._perceiver.warm_up()
-        heads = self._perceiver.card.heads
+        perceiver = Perceiver(self.settings.model, self.settings)
+        if self.settings.budget not in (None, perceiver.budget):
+            runs = "no supertokens" if perceiver.budget is None else f"{perceiver.budget} supertokens"
+            raise InputError(f"budget: {self.settings.budget}: {perceiver.card.name} runs with {runs}; leave it out")
+        perceiver.warm_up()
+        self._perceiver = perceiver
+        heads = perceiver.card.heads
         self._classes = heads.objects.classes if heads.objects else []
         self._parts = heads.parts.parts if heads.parts else []
         self._names = dict(enumerate(self._classes))
@@ -170,6 +177,15 @@ class PerceptionNode(LifecycleNode):
             self.destroy_lifecycle_publisher(publisher)
         self._all_outputs = self._frame_outputs = []
         self._perceiver = None
+
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
+        """Answer a transition that the present state does not have with success = False; rclpy would end the node."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition {request.transition.id} refused: {str(error).splitlines()[0]}")
+            response.success = False
+            return response
 
     def close(self) -> None:
         """End the worker and destroy the node."""

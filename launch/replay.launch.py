@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """perception_node and bag_replay: ``ros2 launch foundry_ros replay.launch.py bag:=/path/to/bag rate:=0.0``."""
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, EmitEvent, IncludeLaunchDescription, RegisterEventHandler
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -9,8 +10,6 @@ from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchDescription
 
 SHARE = FindPackageShare("foundry_ros")
 

@@ -33,7 +33,7 @@ PREPROCESSING = Preprocessing(points=256, groups=16, neighbors=8)
 
 
 def write_tiny_model(directory: str | Path, unknown_threshold: float = 0.0, sharpness: float = 20.0) -> Path:
-    """Write the model into a new directory and return it; ``sharpness`` scales the logits, 0 makes all classes equal."""
+    """Write the model into a new directory and return it; ``sharpness`` scales the logits, 0 makes classes equal."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     onnx.save(_graph(sharpness), directory / GRAPH_FILE)

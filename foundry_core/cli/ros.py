@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry_core.cli.common import console, error_console, write_json
+from foundry_core.cli.common import console, error_console, require_writable, write_json
 from foundry_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -161,6 +161,8 @@ def replay(
     """
     from foundry_ros.processes import NodeFailed
 
+    for path, option in ((json_file, "--json"), (results, "--results"), (picture, "--picture")):
+        require_writable(path, option)
     with tempfile.TemporaryDirectory(prefix="foundry_replay_") as folder:
         kept = results or (Path(folder) / "results.npz" if picture else None)
         try:

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared by all tests; its place puts this folder, with its helper modules, on the import path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A model directory whose answers are known, see tiny_model.py."""
+    from tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")

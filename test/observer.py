@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tests' own ROS node, and waiting with a bound."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+
+class Ros:
+    """A test's own node, spun in a thread, and what it needs to talk to others."""
+
+    def __init__(self, domain: int) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.domain = domain
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context, domain_id=domain)
+        self.node = rclpy.create_node("observer", context=self.context)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            pass
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self._thread.join(5)
+        self.node.destroy_node()
+        self.context.try_shutdown()
+
+    def collect(self, message_type, topic: str, qos=10) -> list:
+        """A list that fills with the messages of a topic."""
+        received: list = []
+        self.node.create_subscription(message_type, topic, received.append, qos)
+        return received
+
+    def call(self, service_type, name: str, request, timeout: float = 20.0):
+        client = self.node.create_client(service_type, name)
+        try:
+            assert client.wait_for_service(timeout), f"no service {name}"
+            done = threading.Event()
+            future = client.call_async(request)
+            future.add_done_callback(lambda _: done.set())
+            assert done.wait(timeout), f"no answer from {name}"
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def start(self, node: str, parameters: dict, remappings: dict | None = None, extra=()):
+        from foundry_ros.processes import NodeProcess, local_environment
+
+        return NodeProcess(node, parameters, local_environment(self.domain), remappings, extra)
+
+
+def wait_for(condition, timeout: float = 20.0, what: str = "condition"):
+    """Poll until ``condition()`` is true and return its value."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"timed out: {what}")

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from foundry_ros.counters import Ledger, NodeStatistics
+from foundry_ros.worker import LatestWorker
+
+
+def test_latency_is_matched_by_stamp_in_any_order():
+    ledger = Ledger()
+    for number, stamp in enumerate((10, 20, 30)):
+        assert ledger.sent(stamp, float(number)) == number
+    ledger.answered(30, 2.5, 4)  # 0.5 s
+    ledger.answered(10, 1.0, 2)  # 1.0 s
+    report = ledger.report()
+    assert (report["frames_sent"], report["frames_processed"], report["frames_dropped"]) == (3, 2, 1)
+    assert report["latency_ms"] == {"p50": 750.0, "p95": 975.0, "max": 1000.0}
+    assert report["objects_per_frame"] == 3.0
+
+
+def test_equal_stamps_are_answered_in_turn():
+    ledger = Ledger()
+    ledger.sent(7, 0.0), ledger.sent(7, 1.0)
+    ledger.answered(7, 1.5, 0)
+    assert ledger.wait(0, 0) and not ledger.wait(1, 0)
+
+
+def test_late_and_foreign_answers_do_not_count():
+    ledger = Ledger()
+    ledger.sent(1, 0.0)
+    ledger.give_up(1)
+    ledger.answered(1, 50.0, 1)
+    ledger.answered(99, 50.0, 1)
+    assert ledger.unexpected == 2
+    assert ledger.report()["frames_dropped"] == 1
+    assert ledger.report()["latency_ms"] == {"p50": None, "p95": None, "max": None}
+
+
+def test_node_statistics_report_windows_and_totals():
+    statistics = NodeStatistics()
+    statistics.processed({"ground": 2.0}, objects=3, nonfinite=5)
+    values, troubled = statistics.values()
+    assert values["phase_ms.ground"] == values["phase_total_ms.ground"] == 2.0 and not troubled
+    statistics.processed({"ground": 6.0}, objects=0, nonfinite=0)
+    statistics.reject("fields")
+    values, troubled = statistics.values()
+    assert values["phase_ms.ground"] == 6.0 and values["phase_total_ms.ground"] == 8.0
+    assert values["rejected"] == values["rejected.fields"] == 1 and troubled
+    assert values["nonfinite_points_dropped"] == 5
+    assert statistics.values()[1] is False  # nothing new
+
+
+def test_worker_takes_the_newest_and_says_what_it_overtook():
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def work(item):
+        begun.set()
+        assert go_on.wait(5)
+        done.append(item)
+
+    worker = LatestWorker(work)
+    assert worker.offer(1) is False
+    assert begun.wait(5)
+    assert worker.offer(2) is False
+    assert worker.offer(3) is True  # 2 is lost
+    go_on.set()
+    while len(done) < 2:
+        threading.Event().wait(0.01)
+    assert worker.stop() == 0
+    assert done == [1, 3]
+
+
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_worker_gives_up_what_waits_when_it_is_stopped(waiting):
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def work(item):
+        begun.set()
+        assert go_on.wait(5)
+        done.append(item)
+
+    worker = LatestWorker(work)
+    worker.offer("first")
+    assert begun.wait(5)
+    if waiting:
+        worker.offer("second")
+    threading.Timer(0.1, go_on.set).start()
+    assert worker.stop() == waiting
+    assert done == ["first"]

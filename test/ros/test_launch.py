@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launch files, checked without a launch installation: its classes are replaced by ones that record their arguments."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from foundry_core.card import share_directory
+from foundry_ros import parameters
+
+LAUNCH = sorted((share_directory() / "launch").glob("*.launch.py"))
+MODULES = {
+    "launch": ["LaunchDescription"],
+    "launch.actions": [
+        "DeclareLaunchArgument", "EmitEvent", "IncludeLaunchDescription", "OpaqueFunction", "RegisterEventHandler",
+        "SetEnvironmentVariable",
+    ],
+    "launch.conditions": ["IfCondition"],
+    "launch.event_handlers": ["OnProcessExit"],
+    "launch.events": ["Shutdown"],
+    "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
+    "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution"],
+    "launch_ros": [],
+    "launch_ros.actions": ["Node"],
+    "launch_ros.parameter_descriptions": ["ParameterValue"],
+    "launch_ros.substitutions": ["FindPackageShare"],
+}  # fmt: skip
+
+
+class Recorded:
+    """Stands for any launch class: keeps what it was made of."""
+
+    def __init__(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+        self.kind = type(self).__name__
+
+    def perform(self, context):
+        return context[self.args[0]]
+
+
+@pytest.fixture
+def launch_modules(monkeypatch):
+    for name, classes in MODULES.items():
+        module = types.ModuleType(name)
+        for entry in classes:
+            setattr(module, entry, type(entry, (Recorded,), {}))
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+
+
+def load(path: Path):
+    spec = importlib.util.spec_from_file_location(path.name.replace(".", "_"), path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def walk(value):
+    """Every recorded object inside ``value``."""
+    if isinstance(value, Recorded):
+        yield value
+        yield from walk(value.args)
+        yield from walk(value.kwargs)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from walk(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from walk(item)
+
+
+def defaults(module) -> dict[str, str]:
+    return {item["name"]: item.get("default", "") for item in module.ARGUMENTS}
+
+
+def actions(module, **given) -> list[Recorded]:
+    """The actions of a launch file, opaque functions carried out."""
+    found = list(walk(module.generate_launch_description()))
+    for action in [item for item in found if item.kind == "OpaqueFunction"]:
+        found += walk(action.kwargs["function"]({**defaults(module), **given}))
+    return found
+
+
+def test_there_are_launch_files():
+    assert {"perception.launch.py", "replay.launch.py"} <= {path.name for path in LAUNCH}
+
+
+@pytest.mark.parametrize("path", LAUNCH, ids=lambda path: path.name)
+def test_imports_launch_only(path):
+    allowed = {"launch", "launch_ros", "os"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module]
+            assert set(alias.name for alias in node.names) <= set(MODULES[node.module]), "teach the fakes this class"
+        assert {name.split(".")[0] for name in names} <= allowed
+
+
+@pytest.mark.parametrize("path", LAUNCH, ids=lambda path: path.name)
+def test_arguments_are_declared_described_and_used(path, launch_modules):
+    module = load(path)
+    found = actions(module)
+    declared = [item for item in found if item.kind == "DeclareLaunchArgument"]
+    assert [item.args[0] for item in declared] == [item["name"] for item in module.ARGUMENTS]
+    assert all(item.kwargs["description"] for item in declared)
+    assert len(set(defaults(module))) == len(module.ARGUMENTS)
+    text = path.read_text(encoding="utf-8")
+    for name in [item.args[0] for item in found if item.kind == "LaunchConfiguration"]:
+        assert name in defaults(module), f"{name} is not declared"
+    for name in defaults(module):
+        used = text.count(f'"{name}"') > 1
+        assert used, f"argument {name} is declared and never used"
+
+
+@pytest.mark.parametrize("path", LAUNCH, ids=lambda path: path.name)
+def test_files_executables_and_parameters_exist(path, launch_modules):
+    share = share_directory()
+    found = actions(load(path), model="mine", budget="4")
+    files = [item for item in found if item.kind == "PathJoinSubstitution"]
+    assert files
+    for item in files:
+        package, *parts = item.args[0]
+        assert package.kind == "FindPackageShare" and package.args == ("foundry_ros",)
+        assert share.joinpath(*parts).is_file(), parts
+    nodes = [item for item in found if item.kind == "Node" and item.kwargs["package"] == "foundry_ros"]
+    assert nodes
+    for node in nodes:
+        name = node.kwargs["executable"]
+        executable = Path(parameters.__file__).parent / "executables" / name
+        assert os.access(executable, os.X_OK) and name == node.kwargs["name"]
+        known = {item.name for item in parameters.node_parameters(parameters.NODES[name])} | {"use_sim_time"}
+        for group in node.kwargs["parameters"]:
+            if isinstance(group, dict):
+                assert set(group) <= known
+
+
+def test_given_arguments_override_the_file_and_others_do_not(launch_modules):
+    module = load(share_directory() / "launch" / "perception.launch.py")
+
+    def overrides(**given):
+        node = next(item for item in actions(module, **given) if item.kwargs.get("executable") == "perception_node")
+        return node.kwargs["parameters"][-1]
+
+    assert overrides() == {"use_sim_time": False}
+    assert overrides(model="mine", budget="4", use_sim_time="true") == {
+        "use_sim_time": True, "model": "mine", "budget": 4,
+    }  # fmt: skip
+
+
+def test_included_arguments_exist(launch_modules):
+    replay = load(share_directory() / "launch" / "replay.launch.py")
+    perception = load(share_directory() / "launch" / "perception.launch.py")
+    include = next(item for item in actions(replay) if item.kind == "IncludeLaunchDescription")
+    assert {name for name, _ in include.kwargs["launch_arguments"]} <= set(defaults(perception))
+
+
+def test_a_profile_of_the_user_is_respected(launch_modules, monkeypatch):
+    module = load(share_directory() / "launch" / "perception.launch.py")
+    assert any(item.kind == "SetEnvironmentVariable" for item in actions(module))
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "/mine.xml")
+    assert not any(item.kind == "SetEnvironmentVariable" for item in actions(module))
+
+
+def test_rviz_shows_the_topics_of_the_node():
+    view = yaml.safe_load((share_directory() / "config" / "foundry.rviz").read_text(encoding="utf-8"))
+    topics = {item["Topic"]["Value"] for item in view["Visualization Manager"]["Displays"] if "Topic" in item}
+    assert topics == {"/points", "/perception_node/parts", "/perception_node/markers"}

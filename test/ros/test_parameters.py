@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+import yaml
+from pydantic import Field
+
+from foundry_core.card import share_directory
+from foundry_core.errors import InputError
+from foundry_core.schema import Settings
+from foundry_ros import parameters
+from foundry_ros.parameters import PerceptionParameters, ReplayParameters
+
+
+class Inner(Settings):
+    size: float = Field(0.5, gt=0, description="m")
+    corner: tuple[float, float] = (1.0, 2.0)
+
+
+class Outer(Settings):
+    name: str = "a"
+    limit: float | None = None
+    inner: Inner = Inner()
+
+
+def write(path, content) -> str:
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return str(path)
+
+
+def test_schema_becomes_dotted_parameters():
+    found = {item.name: item.default for item in parameters.node_parameters(Outer)}
+    assert found == {"name": "a", "limit": None, "inner.size": 0.5, "inner.corner": [1.0, 2.0]}
+    assert parameters.flatten(Outer()) == {"name": "a", "inner.size": 0.5, "inner.corner": [1.0, 2.0]}
+    changed = parameters.from_dotted(Outer, {"inner.size": 2, "limit": 0.1, "use_sim_time": True}, "here")
+    assert changed == Outer(limit=0.1, inner=Inner(size=2.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"nam": "x"}, "here: nam: unknown key"),
+        ({"inner.sise": 1.0}, "here: inner.sise: unknown key"),
+        ({"other.size": 1.0}, "here: other.size: unknown key"),
+        ({"inner.size": -1.0}, "here: inner.size: .*greater than 0"),
+        ({"inner.corner": [1.0]}, "here: inner.corner"),
+        ({"name.x": 1}, "here: name.x: unknown key"),
+    ],
+)
+def test_unknown_and_bad_parameters_are_named(values, complaint):
+    with pytest.raises(InputError, match=complaint) as caught:
+        parameters.from_dotted(Outer, values, "here")
+    assert "\n" not in str(caught.value)
+
+
+def test_every_node_parameter_is_described():
+    for schema in parameters.NODES.values():
+        for item in parameters.node_parameters(schema):
+            assert len(item.description) > 3, f"{schema.__name__}.{item.name} has no description"
+
+
+def test_defaults_survive_a_ros_parameter_file(tmp_path):
+    for name, schema in parameters.NODES.items():
+        path = parameters.write_parameters(name, parameters.flatten(schema()), tmp_path)
+        assert parameters.read_parameters(path)[name] == schema()
+
+
+def test_strings_stay_strings_in_a_ros_parameter_file(tmp_path):
+    path = parameters.write_parameters("bag_replay", {"bag": "007", "topic": "/on: #x", "report": "ünï"}, tmp_path)
+    settings = parameters.read_parameters(path)["bag_replay"]
+    assert (settings.bag, settings.topic, settings.report) == ("007", "/on: #x", "ünï")
+
+
+def test_nested_and_dotted_and_wildcard_sections(tmp_path):
+    content = {
+        "perception_node": {"ros__parameters": {"model": "mine"}},
+        "/robot": {"bag_replay": {"ros__parameters": {"rate": 2}}},
+        "/**": {"ros__parameters": {"use_sim_time": True}},
+    }
+    settings = parameters.read_parameters(write(tmp_path / "p.yaml", content))
+    assert settings == {
+        "perception_node": PerceptionParameters(model="mine"),
+        "bag_replay": ReplayParameters(rate=2.0),
+    }
+    first = next(item for item in parameters.node_parameters(PerceptionParameters) if item.name.startswith("scene."))
+    group, key = first.name.split(".", 1)
+    for form in ({first.name: first.default}, {group: {key: first.default}}):
+        parameters.read_parameters(write(tmp_path / "p.yaml", {"perception_node": {"ros__parameters": form}}))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"perception_node": {"ros__parameters": {"modle": "x"}}}, "modle: unknown key"),
+        ({"perception_node": {"ros__parameters": {"scene": {"crop": {"typo": 1}}}}}, "scene.crop.typo: unknown key"),
+        ({"perception_node": {"ros__parameters": {"scene": {"nothing": 1}}}}, "scene.nothing: unknown key"),
+        ({"perception_node": {"ros__parameters": {"threads": "many"}}}, "threads"),
+        ({"percepton_node": {"ros__parameters": {}}}, "percepton_node: unknown node"),
+        ({"perception_node": {"model": "x"}}, "perception_node/model: unknown key outside ros__parameters"),
+        ({"/**": {"ros__parameters": {"rate": 1.0}}}, "rate: unknown key"),
+        ({"ros__parameters": {"model": "x"}}, "ros__parameters must be a mapping inside a node's name"),
+        ("[1, 2]", "not a ROS parameter file"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_bad_parameter_files_are_refused_in_one_line(tmp_path, content, complaint):
+    path = write(tmp_path / "bad.yaml", content)
+    with pytest.raises(InputError, match=complaint) as caught:
+        parameters.read_parameters(path)
+    assert "bad.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["perception.yaml", "replay.yaml"])
+def test_shipped_parameter_files_are_valid_and_hold_the_defaults(name):
+    settings = parameters.read_parameters(share_directory() / "config" / name)
+    assert settings == {node: schema() for node, schema in parameters.NODES.items()}

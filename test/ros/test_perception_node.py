@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from observer import wait_for
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header, String
+from street_scene import BOX, POLE, street
+from visualization_msgs.msg import MarkerArray
+
+from foundry_core.records import OBJECT, PART
+from foundry_ros import messages
+from foundry_ros.processes import local_environment
+
+LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def cloud(points: np.ndarray, stamp_ns: int, frame: str = "lidar") -> PointCloud2:
+    packed = np.zeros(len(points), np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")]))
+    packed["x"], packed["y"], packed["z"] = points.T
+    return messages.records_message(Header(stamp=messages.to_time(stamp_ns), frame_id=frame), packed)
+
+
+def state(ros) -> int:
+    return ros.call(GetState, "/perception_node/get_state", GetState.Request()).current_state.id
+
+
+def change(ros, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return ros.call(ChangeState, "/perception_node/change_state", request, 60.0).success
+
+
+def diagnostics(collected: list) -> dict[str, str]:
+    found = [messages.read_diagnostics(message, "perception_node: perception") for message in list(collected)]
+    return next((values for values in reversed(found) if values), {})
+
+
+class Station:
+    """A running perception node with a publisher that it hears."""
+
+    def __init__(self, ros) -> None:
+        self.ros = ros
+        self.objects = ros.collect(PointCloud2, "/perception_node/objects")
+        self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+        self.publisher = ros.node.create_publisher(PointCloud2, "/points", 5)
+
+    def connect(self) -> Station:
+        connected = lambda: int(diagnostics(self.diagnostics).get("input_publishers", 0)) > 0  # noqa: E731
+        wait_for(lambda: connected() and self.ros.node.count_publishers("/perception_node/objects"), 60, "connection")
+        return self
+
+    def ask(self, message: PointCloud2) -> PointCloud2:
+        """Publish and wait for the answer with the same stamp."""
+        self.publisher.publish(message)
+        stamp = message.header.stamp
+        return wait_for(lambda: next((m for m in list(self.objects) if m.header.stamp == stamp), None), 20, "answer")
+
+    def figure(self, key: str, value: int) -> None:
+        wait_for(lambda: diagnostics(self.diagnostics).get(key) == str(value), 10, f"{key} = {value}")
+
+
+@pytest.fixture
+def running(ros, tiny_model):
+    parameters = {"model": str(tiny_model), "diagnostics_period": 0.2}
+    with ros.start("perception_node", parameters, {"~/input": "/points"}) as process:
+        yield Station(ros).connect()
+        assert process.running(), "the node has died"
+        assert process.stop() == 0
+
+
+def test_box_and_pole_are_found_and_named(running, ros):
+    parts = ros.collect(PointCloud2, "/perception_node/parts")
+    markers = ros.collect(MarkerArray, "/perception_node/markers")
+    wait_for(lambda: ros.node.count_publishers("/perception_node/parts"))
+    latched = ros.collect(String, "/perception_node/labels", LATCHED)
+    labels = json.loads(wait_for(lambda: latched)[0].data)
+    assert labels["classes"] == {"-1": "unknown", "0": "box", "1": "pole"}
+
+    points = street()
+    points[5] = np.nan
+    points[7] = [np.inf, 0, 0]
+    message = cloud(points, 1_234_567_890_123)
+    wait_for(lambda: ros.node.count_subscribers("/perception_node/parts"))
+    answer = running.ask(message)
+    assert answer.header == message.header
+    objects = messages.read_records(answer, OBJECT, "objects")
+    names = {}
+    for row in objects:
+        for name, (x, y) in {"box": BOX, "pole": POLE}.items():
+            if np.hypot(row["x"] - x, row["y"] - y) < 0.3:
+                names[name] = labels["classes"][str(row["class_id"])]
+    assert names == {"box": "box", "pole": "pole"}
+
+    part = messages.read_records(wait_for(lambda: parts)[0], PART, "parts")
+    assert parts[0].header == message.header
+    finite = points[np.isfinite(points).all(axis=1)]
+    np.testing.assert_array_equal(np.stack([part[axis] for axis in "xyz"], axis=1), finite)  # same points, same order
+    pole = part[(np.hypot(part["x"] - POLE[0], part["y"] - POLE[1]) < 0.2) & (part["z"] > -1.2)]
+    assert (pole["object_id"] >= 0).mean() > 0.9
+    high, low = pole[pole["z"] > 0.2], pole[pole["z"] < -1.0]
+    assert labels["parts"][str(np.bincount(high["part_id"][high["part_id"] >= 0]).argmax())] == "top"
+    assert labels["parts"][str(np.bincount(low["part_id"][low["part_id"] >= 0]).argmax())] == "bottom"
+    assert (part["part_id"][part["object_id"] < 0] == -1).all()
+    assert len(wait_for(lambda: markers)[0].markers) == 1 + 2 * len(objects)
+    running.figure("nonfinite_points_dropped", 2)
+    figures = diagnostics(running.diagnostics)
+    assert float(figures["phase_total_ms.decode"]) > 0 and figures["model"] == "tiny"
+
+
+def malformed() -> dict[str, PointCloud2]:
+    def broken(change) -> PointCloud2:
+        message = cloud(street(), 5)
+        change(message)
+        return message
+
+    def without_z(message):
+        message.fields = [field for field in message.fields if field.name != "z"]
+
+    def cut_short(message):
+        message.data = message.data[:100]
+
+    def no_fields(message):
+        message.fields = []
+
+    def zero_step(message):
+        message.point_step = 0
+
+    def overlong_field(message):
+        message.fields[0].offset = 4000
+
+    def unknown_type(message):
+        message.fields[0].datatype = 77
+
+    def vector_x(message):
+        message.fields = [PointField(name="x", offset=0, datatype=7, count=3), *message.fields[1:]]
+
+    def too_many(message):
+        message.width = 2**31
+
+    changes = (without_z, cut_short, no_fields, zero_step, overlong_field, unknown_type, vector_x, too_many)
+    return {change.__name__: broken(change) for change in changes}
+
+
+def test_malformed_messages_are_counted_and_survived(running):
+    bad = malformed()
+    for number, message in enumerate(bad.values(), 1):
+        running.publisher.publish(message)
+        running.figure("rejected", number)
+    figures = diagnostics(running.diagnostics)
+    reasons = {key: int(value) for key, value in figures.items() if key.startswith("rejected.")}
+    assert sum(reasons.values()) == len(bad)
+    assert set(reasons) == {"rejected.layout", "rejected.fields"}
+    assert running.objects == []
+    assert running.ask(cloud(street(), 99)).width >= 2
+    # valid readings without any return are answered too
+    assert running.ask(cloud(np.zeros((0, 3), np.float32), 100)).width == 0
+    assert running.ask(cloud(np.full((50, 3), np.nan, np.float32), 101)).width == 0
+    assert running.ask(cloud(np.ones((1, 3), np.float32), 102)).width == 0
+    running.figure("processed", 4)
+
+
+def test_no_work_when_nobody_listens(ros, tiny_model):
+    parameters = {"model": str(tiny_model), "diagnostics_period": 0.2}
+    collected = ros.collect(DiagnosticArray, "/diagnostics")
+    publisher = ros.node.create_publisher(PointCloud2, "/points", 5)
+    with ros.start("perception_node", parameters, {"~/input": "/points"}):
+        wait_for(lambda: int(diagnostics(collected).get("input_publishers", 0)) > 0, 60, "connection")
+        publisher.publish(cloud(street(), 1))
+        wait_for(lambda: diagnostics(collected).get("skipped") == "1", 10, "a skipped frame")
+        assert diagnostics(collected)["processed"] == "0"
+
+
+def test_every_lifecycle_transition(ros, tiny_model):
+    parameters = {"model": str(tiny_model), "autostart": False}
+    with ros.start("perception_node", parameters, {"~/input": "/points"}) as process:
+        assert state(ros) == State.PRIMARY_STATE_UNCONFIGURED
+        assert not change(ros, Transition.TRANSITION_ACTIVATE)
+        for _ in range(2):  # and once more, after a clean-up
+            assert change(ros, Transition.TRANSITION_CONFIGURE)
+            assert state(ros) == State.PRIMARY_STATE_INACTIVE
+            assert ros.node.count_subscribers("/points") == 0  # nothing is received while inactive
+            for stamp in (1, 2):
+                assert change(ros, Transition.TRANSITION_ACTIVATE)
+                assert state(ros) == State.PRIMARY_STATE_ACTIVE
+                assert Station(ros).connect().ask(cloud(street(), stamp)).width >= 2
+                assert change(ros, Transition.TRANSITION_DEACTIVATE)
+                assert state(ros) == State.PRIMARY_STATE_INACTIVE
+            assert change(ros, Transition.TRANSITION_CLEANUP)
+            assert state(ros) == State.PRIMARY_STATE_UNCONFIGURED
+        assert change(ros, Transition.TRANSITION_CONFIGURE)
+        assert change(ros, Transition.TRANSITION_ACTIVATE)
+        assert change(ros, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        assert state(ros) == State.PRIMARY_STATE_FINALIZED
+        assert process.stop() == 0
+
+
+@pytest.mark.parametrize(
+    "transition", [Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, Transition.TRANSITION_INACTIVE_SHUTDOWN]
+)
+def test_shutdown_from_the_other_states(ros, tiny_model, transition):
+    with ros.start("perception_node", {"model": str(tiny_model), "autostart": False}):
+        if transition == Transition.TRANSITION_INACTIVE_SHUTDOWN:
+            assert change(ros, Transition.TRANSITION_CONFIGURE)
+        assert change(ros, transition)
+        assert state(ros) == State.PRIMARY_STATE_FINALIZED
+
+
+def set_parameter(ros, name: str, value: ParameterValue):
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
+    return ros.call(SetParameters, "/perception_node/set_parameters", request).results[0]
+
+
+def test_a_bad_model_fails_configuration_and_can_be_corrected(ros, tiny_model, tmp_path):
+    with ros.start("perception_node", {"model": str(tmp_path / "nothing"), "autostart": False}):
+        assert not change(ros, Transition.TRANSITION_CONFIGURE)
+        assert state(ros) == State.PRIMARY_STATE_UNCONFIGURED
+        bad = set_parameter(ros, "threads", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=-3))
+        assert not bad.successful and "threads" in bad.reason
+        text = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=str(tiny_model))
+        assert set_parameter(ros, "model", text).successful
+        assert change(ros, Transition.TRANSITION_CONFIGURE)
+        late = set_parameter(ros, "model", text)
+        assert not late.successful and "clean up" in late.reason
+
+
+def test_labels_reach_a_late_joiner(running, ros):
+    running.ask(cloud(street(), 1))
+    late = ros.collect(String, "/perception_node/labels", LATCHED)
+    assert json.loads(wait_for(lambda: late)[0].data)["parts"] == {"-1": "none", "0": "bottom", "1": "top"}
+
+
+def run_to_end(domain: int, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "foundry_ros.perception_node", "--ros-args", "--disable-external-lib-logs"]
+    return subprocess.run(
+        [*command, *arguments], env=local_environment(domain), capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("-p", "modle:=x"), "perception_node: modle: unknown parameter"),
+        (("-p", "scene.nothing:=1"), "perception_node: scene.nothing: unknown parameter"),
+        (("-p", "threads:=0"), "perception_node: threads: "),
+        (("-p", "model:=no-such-model"), "no-such-model: neither a shipped model"),
+        (("-p", "model:={tiny}", "-p", "budget:=7"), "budget: 7: tiny runs with 2 supertokens"),
+    ],
+)
+def test_bad_parameters_end_the_node_with_one_line(ros, tiny_model, arguments, complaint):
+    ended = run_to_end(ros.domain, *(argument.format(tiny=tiny_model) for argument in arguments))
+    assert ended.returncode == 2
+    assert complaint in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_nothing_of_torch_is_imported():
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['sklearn'] = sys.modules['matplotlib'] = None;"
+        "import foundry_ros.perception_node, foundry_ros.bag_replay, foundry_core.cli.ros"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=local_environment(99))

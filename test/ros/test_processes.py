@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from xml.etree import ElementTree
+
+import pytest
+from observer import wait_for
+
+from foundry_core.card import share_directory
+from foundry_core.errors import InputError
+from foundry_ros import processes
+
+
+def test_domains_are_exclusive_and_valid(monkeypatch):
+    monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
+    with processes.Domain() as first, processes.Domain() as second:
+        assert first.number != second.number
+        assert all(0 <= domain.number <= 232 for domain in (first, second))
+    with processes.Domain() as again:
+        assert again.number == first.number  # given back
+
+
+def test_domain_of_the_user_is_respected_and_checked(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "17")
+    with processes.Domain() as domain:
+        assert domain.number == 17
+    monkeypatch.setenv("ROS_DOMAIN_ID", "233")
+    with pytest.raises(InputError, match="ROS_DOMAIN_ID=233"), processes.Domain():
+        pass
+
+
+def test_local_environment_is_local_and_names_the_profile(monkeypatch):
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE", raising=False)
+    environment = processes.local_environment(42)
+    assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST" and environment["ROS_DOMAIN_ID"] == "42"
+    profile = ElementTree.parse(environment["FASTRTPS_DEFAULT_PROFILES_FILE"])
+    size = int(profile.find(".//{*}segment_size").text)
+    assert 3 * 4_000_000 <= size <= 64 * 2**20 // 3, "several large clouds fit, and three nodes into a 64 MB /dev/shm"
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "mine.xml")
+    assert processes.local_environment(42)["FASTRTPS_DEFAULT_PROFILES_FILE"] == "mine.xml"
+    assert (share_directory() / "config" / "fastdds.xml").is_file()
+
+
+@pytest.fixture
+def impostor(tmp_path, monkeypatch):
+    """Makes ``foundry_ros.<name>`` of the started process run other code."""
+    monkeypatch.chdir(tmp_path)  # python -m looks here first
+
+    def make(body: str) -> dict[str, str]:
+        package = tmp_path / "foundry_ros"
+        package.mkdir(exist_ok=True)
+        (package / "__init__.py").write_text("")
+        (package / "impostor.py").write_text(body)
+        return {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+
+    return make
+
+
+def test_a_crash_is_reported_with_the_last_lines(impostor):
+    environment = impostor("import sys\nprint('first', file=sys.stderr)\nraise RuntimeError('boom')\n")
+    with processes.NodeProcess("impostor", {}, environment) as node:
+        wait_for(lambda: not node.running())
+        with pytest.raises(processes.NodeFailed, match="exit code 1") as caught:
+            node.check()
+    assert "RuntimeError: boom" in str(caught.value)
+
+
+def test_a_segmentation_fault_is_named(impostor):
+    environment = impostor("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    with processes.NodeProcess("impostor", {}, environment) as node:
+        wait_for(lambda: not node.running())
+        with pytest.raises(processes.NodeFailed, match="SIGSEGV"):
+            node.check()
+
+
+def test_bad_input_in_a_node_is_bad_input_here(impostor):
+    environment = impostor("import sys\nprint('error: model x: missing', file=sys.stderr)\nsys.exit(2)\n")
+    with processes.NodeProcess("impostor", {}, environment) as node:
+        wait_for(lambda: not node.running())
+        with pytest.raises(InputError, match="^model x: missing$"):
+            node.check()
+
+
+def test_a_node_that_ignores_sigint_is_ended_all_the_same(impostor):
+    environment = impostor(
+        "import signal, time\nfor s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)\n"
+        "print('ready')\nwhile True: time.sleep(1)\n"
+    )
+    with processes.NodeProcess("impostor", {}, environment) as node:
+        wait_for(node.lines)
+        assert node.stop(patience=0.2) == -signal.SIGKILL
+
+
+def test_parameter_file_is_removed(impostor):
+    with processes.NodeProcess("impostor", {"a": 1}, impostor("")) as node:
+        assert node._file.is_file()
+    assert not node._file.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_node_ends_when_its_parent_is_killed(impostor, tmp_path):
+    root = os.path.dirname(os.path.dirname(processes.__file__))
+    environment = impostor("")
+    (tmp_path / "child.py").write_text(
+        f"import sys; sys.path.insert(0, {root!r})\nfrom foundry_ros import processes\nimport time\n"
+        "processes.follow_parent()\nprint('ready', flush=True)\ntime.sleep(60)\n"
+    )
+    (tmp_path / "parent.py").write_text(
+        f"import os, subprocess, sys, time\nchild = subprocess.Popen([sys.executable, {str(tmp_path / 'child.py')!r}],"
+        "env={**os.environ, 'FOUNDRY_PARENT_PID': str(os.getpid())}, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline(); print(child.pid, flush=True); time.sleep(60)\n"
+    )
+    environment["PYTHONPATH"] = root
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True, env=environment
+    ) as parent:
+        child = int(parent.stdout.readline())
+        parent.kill()
+
+    def gone() -> bool:
+        try:
+            with open(f"/proc/{child}/stat", encoding="ascii") as stream:
+                return stream.read().split()[2] == "Z"
+        except OSError:
+            return True
+
+    start = time.monotonic()
+    wait_for(gone, 10, "the node to end")
+    assert time.monotonic() - start < 10
