@@ -68,7 +68,7 @@ def birds_eye(
     axes.grid(color=_GRID, linewidth=0.5)
     axes.set_axisbelow(True)
     axes.tick_params(colors=_INK, labelsize=8)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{-value:g}")  # y grows to the left
+    axes.xaxis.set_major_formatter(lambda value, _: f"{-value or 0.0:g}")  # y grows to the left
     axes.set_xlabel("y [m]", color=_INK)
     axes.set_ylabel("x [m]", color=_INK)
     axes.set_title(title, color=_INK)
