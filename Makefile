@@ -28,7 +28,7 @@ clean: ## remove both environments, caches and outputs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 environment-demo:
-	@$(call environment,.venv,.[ros],the robot path and the ROS 2 wheels; no torch; about 1.5 GB)
+	@$(call environment,.venv,.[ros],the robot path and the ROS 2 wheels; no torch; about 0.8 GB)
 
 environment-dev:
 	@$(call environment,.venv-dev,.[ros$(comma)train$(comma)dev],the robot path and the ROS 2 wheels; torch and the test tools; about 2.5 GB)
