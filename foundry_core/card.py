@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model directory and its card: everything that travels with the weights. Torch-free, used on the robot too.
 
-A model directory holds ``model.safetensors``, ``card.json`` and, once exported, ``model.onnx``; the card names the SHA-256
-of each, so a torn or swapped file is found before it is used.
+A model directory holds ``model.safetensors``, ``card.json`` and, once exported, ``model.onnx``; the card names the
+SHA-256 of each, so a torn or swapped file is found before it is used.
 """
 
 from __future__ import annotations
@@ -237,7 +237,9 @@ def share_directory() -> Path:
         share = prefix / "share" / "foundry_ros"
         if (share / "package.xml").is_file():
             return share
-    raise InputError("share/foundry_ros: not found beside the installed package; install foundry_ros with pip or colcon")
+    raise InputError(
+        "share/foundry_ros: not found beside the installed package; install foundry_ros with pip or colcon"
+    )
 
 
 def models_directory() -> Path:

@@ -55,9 +55,7 @@ def _nearest(queries, points, k, out):
                     slot = k - 1
                 else:
                     continue
-                while slot > 0 and (
-                    near[slot - 1] > distance or (near[slot - 1] == distance and out[q, slot - 1] > j)
-                ):
+                while slot > 0 and (near[slot - 1] > distance or (near[slot - 1] == distance and out[q, slot - 1] > j)):
                     near[slot] = near[slot - 1]
                     out[q, slot] = out[q, slot - 1]
                     slot -= 1

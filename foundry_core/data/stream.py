@@ -124,7 +124,7 @@ def augment(points: np.ndarray, rng: np.random.Generator, config: StreamConfig) 
 
 
 def to_size(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """The model's input [count,3] from points [n,3]: half the time as deployment does it, half the time thinned first."""
+    """The model's input [count,3] from points [n,3]: half the time thinned at random first."""
     if len(points) > count and rng.random() < 0.5:
         points = points[rng.permutation(len(points))[:count]]
     return geometry.prepare(points, count)[0]

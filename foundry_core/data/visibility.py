@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be seen of a point set from one side, without a surface (Katz, Tal, Basri: Direct visibility of point sets, 2007)."""
+"""What can be seen of a point set from one side, without a surface (Katz et al., Direct visibility of points, 2007)."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def histogram_features(clouds, bins: int = 32, pairs: int = 4096) -> np.ndarray:
 
 
 def features(model: str, clouds, seed: int) -> tuple[np.ndarray, int | None]:
-    """Features of clouds [M,P,3] by a model name or path, ``random:<model>`` or ``histogram``; and the budget in use."""
+    """Features of clouds [M,P,3] by a model name or path, ``random:<model>`` or ``histogram``; and the budget."""
     if model == HISTOGRAM:
         return histogram_features(clouds), None
     if model.startswith(RANDOM):

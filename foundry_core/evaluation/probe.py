@@ -58,7 +58,9 @@ def probe_accuracy(kind: str, train, train_label, test, test_label, seed: int) -
     return 100.0 * float(best.score(test, test_label))
 
 
-def probe(model: str, split: Split, seeds: list[int], kinds: list[str]) -> tuple[dict[str, dict[str, float]], int | None]:
+def probe(
+    model: str, split: Split, seeds: list[int], kinds: list[str]
+) -> tuple[dict[str, dict[str, float]], int | None]:
     """Metrics {kind accuracy: {mean, std}} in percent over the seeds, and the budget.
 
     The seed draws the inner split and, for ``random:<model>``, the weights.

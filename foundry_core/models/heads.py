@@ -85,7 +85,9 @@ class Perception(nn.Module):
         self.objects = ObjectHead(width, classes) if classes else None
         self.parts = PartHead(width, parts) if parts else None
 
-    def forward(self, centers: Tensor, neighborhoods: Tensor, points=None, index=None, weight=None) -> dict[str, Tensor]:
+    def forward(
+        self, centers: Tensor, neighborhoods: Tensor, points=None, index=None, weight=None
+    ) -> dict[str, Tensor]:
         out = self.backbone(centers, neighborhoods)
         if self.objects is not None:
             out["class_logits"] = self.objects(out["tokens"])

@@ -19,7 +19,9 @@ def chamfer(predicted: Tensor, target: Tensor) -> Tensor:
     return distance.min(dim=-1).values.mean() + distance.min(dim=-2).values.mean()
 
 
-def random_masks(batch: int, groups: int, ratio: float, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+def random_masks(
+    batch: int, groups: int, ratio: float, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Visible int64 [B,V] and masked int64 [B,M] patch indices, drawn anew for every sample."""
     order = torch.rand(batch, groups, generator=generator).argsort(dim=1)
     masked = int(round(groups * ratio))
@@ -55,4 +57,8 @@ class MaskedAutoencoder(nn.Module):
         with torch.autocast("cpu", enabled=False):
             loss = chamfer(rebuilt.float(), neighborhoods[rows, masked].float())
         pooled = features.detach().float().mean(dim=1)
-        return {"loss": loss, "token_std": features.detach().float().std(dim=(0, 1)).mean(), "cloud_std": pooled.std(dim=0).mean()}
+        return {
+            "loss": loss,
+            "token_std": features.detach().float().std(dim=(0, 1)).mean(),
+            "cloud_std": pooled.std(dim=0).mean(),
+        }

@@ -59,7 +59,9 @@ def load_model(name_or_path: str | Path) -> tuple[Perception, ModelCard]:
         raise InputError(f"{path}: not readable as safetensors ({error}); restore the model directory") from None
     expected = network.state_dict()
     for key in expected.keys() ^ weights.keys():
-        raise InputError(f"{path}: {'missing' if key in expected else 'unknown'} tensor '{key}'; it does not fit the card")
+        raise InputError(
+            f"{path}: {'missing' if key in expected else 'unknown'} tensor '{key}'; it does not fit the card"
+        )
     for key, value in expected.items():
         if weights[key].shape != value.shape:
             shape = tuple(weights[key].shape)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The student: tokens are merged to a few supertokens, only those pass the blocks, and the token features are rebuilt."""
+"""The student: tokens merge to a few supertokens, only those pass the blocks, and the token features are rebuilt."""
 
 from __future__ import annotations
 

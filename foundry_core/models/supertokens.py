@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SuperTokens: dynamic supertoken optimisation (DSO) and cross-attention upsampling (CAU) of Foundry (arXiv 2511.20721).
+"""SuperTokens: dynamic supertoken optimisation (DSO) and cross-attention upsampling (CAU), after arXiv 2511.20721.
 
 The paper's learned hard assignment collapses to a few supertokens when trained with a Gumbel-softmax gradient alone.
 The default here balances the assignment with a few Sinkhorn iterations (Sinkhorn-Knopp in the log domain, as in

@@ -90,7 +90,9 @@ def distill(config: DistillConfig, out: Path, minutes: float | None = None, sour
     stream = ShapeStream(config.data, teacher_card.preprocessing.points, config.loop.seed + 1)
     run = Run(out, task, config.loop, config, minutes)
     dataset = GroupedClouds(stream, teacher_card.preprocessing)
-    run.train(lambda step: batches_from(dataset, step, config.loop.batch, config.loop.workers), f"distill {config.name}")
+    run.train(
+        lambda step: batches_from(dataset, step, config.loop.batch, config.loop.workers), f"distill {config.name}"
+    )
     card = ModelCard(
         name=config.name,
         kind="student",

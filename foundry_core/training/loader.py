@@ -53,6 +53,7 @@ def batches_from(dataset: Dataset, step: int, batch: int, workers: int) -> Itera
             collate_fn=_stack,
             worker_init_fn=_one_thread,
             prefetch_factor=4 if workers else None,
-            generator=torch.Generator(),  # its own: the loader must not draw from the generator that a checkpoint restores
+            # its own: the loader must not draw from the generator that a checkpoint restores
+            generator=torch.Generator(),
         )
     )

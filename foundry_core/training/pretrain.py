@@ -38,7 +38,9 @@ def pretrain(config: PretrainConfig, out: Path, minutes: float | None = None, so
     task = MaskedPretraining(config)
     run = Run(out, task, config.loop, config, minutes)
     dataset = GroupedClouds(stream, config.preprocessing)
-    run.train(lambda step: batches_from(dataset, step, config.loop.batch, config.loop.workers), f"pretrain {config.name}")
+    run.train(
+        lambda step: batches_from(dataset, step, config.loop.batch, config.loop.workers), f"pretrain {config.name}"
+    )
     card = ModelCard(
         name=config.name,
         kind="teacher",

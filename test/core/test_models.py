@@ -192,7 +192,9 @@ def test_save_and_load_give_the_same_numbers(tmp_path, architecture):
     loaded, loaded_card = load_model(tmp_path / "tiny")
     centers, neighborhoods = clouds()
     points = centers
-    index, weight = (torch.from_numpy(np.stack(c)) for c in zip(*(geometry.interpolation(p, p) for p in points.numpy())))
+    index, weight = (
+        torch.from_numpy(np.stack(c)) for c in zip(*(geometry.interpolation(p, p) for p in points.numpy()))
+    )
     before = network(centers, neighborhoods, points, index, weight)
     after = loaded(centers, neighborhoods, points, index, weight)
     assert before.keys() == after.keys()
