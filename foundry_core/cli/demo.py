@@ -157,6 +157,8 @@ def register(app: typer.Typer) -> None:
         """See it work: a simulated world, played through the real nodes and scored against its ground truth.
 
         Needs no data and no configuration. Writes report.json, demo.png and the recording itself (bag/).
+
+        Example: foundry demo --out out/demo
         """
         from foundry_core.cli.common import error_console
         from foundry_ros.processes import NodeFailed

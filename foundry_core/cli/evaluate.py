@@ -15,12 +15,15 @@ from foundry_core.errors import InputError
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(no_args_is_help=True, help="Measure a model on a shape set (needs torch).")
+    group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="evaluate")
 
     @group.callback()
     def evaluate() -> None:
-        """Measure a model on a shape set (needs torch)."""
+        """Measure a model on a shape set (needs torch).
+
+        Example: foundry evaluate probe --model teacher-small --data shapes.npz
+        """
 
     @group.command()
     def probe(

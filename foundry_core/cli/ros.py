@@ -158,6 +158,8 @@ def replay(
 
     Without --rate the replay is in lock-step: every frame is processed and the figures can be reproduced. --rate 1
     is the recording's own timing: what the node cannot keep up with is dropped, and counted.
+
+    Example: foundry replay recording/ --rate 1 --json replay.json --picture replay.png
     """
     from foundry_ros.processes import NodeFailed
 
@@ -183,7 +185,10 @@ def up(
     model: Model = None,
     budget: Budget = None,
 ) -> None:
-    """Run perception_node in the foreground until Ctrl-C, in your own ROS domain and discovery range."""
+    """Run perception_node in the foreground until Ctrl-C, in your own ROS domain and discovery range.
+
+    Example: foundry up --input /lidar/points
+    """
     from foundry_ros import processes
 
     processes.require_ros()

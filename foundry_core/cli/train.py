@@ -122,7 +122,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Train object and part heads on a frozen backbone, from simulated sensor views and sweeps.
 
-        Example: foundry head --config config/train/heads.yaml --model runs/foundry-base/foundry-base
+        Example: foundry head --config config/train/heads-base.yaml --model runs/foundry-base/foundry-base
         """
         require_torch("head")
         from foundry_core.training.config import HeadConfig
