@@ -6,9 +6,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +37,53 @@ class Task(Protocol):
 
     def losses(self, batch: Any, progress: float) -> dict[str, Tensor]:
         """Scalars of one batch; ``loss`` is minimised, the others are logged. ``progress`` runs from 0 to 1."""
+
+
+class _StepwiseInterrupt:
+    """Inside, SIGINT waits for the end of the step under way, then saves and raises KeyboardInterrupt.
+
+    A wait for data is ended at once, and another SIGINT, a second or more later, waits for nothing. Only the main
+    thread can do this.
+
+    Args:
+        save: keeps the state between two steps.
+    """
+
+    def __init__(self, save: Callable[[], None]):
+        self.save = save
+        self.in_step = False
+        self.asked: float | None = None
+
+    def __enter__(self) -> Callable[[], AbstractContextManager]:
+        self.previous = None
+        heeded = signal.getsignal(signal.SIGINT) != signal.SIG_IGN  # a job in the background may ignore it
+        if heeded and threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self._on_sigint)
+        return self._step
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        try:
+            if kind is KeyboardInterrupt and not self.in_step:
+                self.save()
+        finally:
+            if self.previous is not None:
+                signal.signal(signal.SIGINT, self.previous)
+
+    def _on_sigint(self, *_: Any) -> None:
+        now = time.monotonic()
+        if self.asked is not None and now - self.asked < 1.0:
+            return  # the same event: when a parent dies, the system sends the signal for each of its threads
+        again, self.asked = self.asked is not None, now
+        if again or not self.in_step:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        self.in_step = True
+        yield
+        self.in_step = False  # not after an error: what a broken step leaves is not saved
+        if self.asked is not None:
+            raise KeyboardInterrupt
 
 
 class Run:
@@ -99,7 +149,9 @@ class Run:
         try:
             state = torch.load(path, weights_only=True)
         except Exception as error:  # torch raises whatever its reader trips over
-            raise InputError(f"{path}: torn or no checkpoint ({type(error).__name__}); start anew in another --out") from None
+            raise InputError(
+                f"{path}: torn or no checkpoint ({type(error).__name__}); start anew in another --out"
+            ) from None
         try:
             self.task.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -120,43 +172,52 @@ class Run:
             mean of the logged scalars over the last stretch of the run.
         """
         self.resume()
-        autocast = self.config.precision == "bf16"
         sums: dict[str, float] = {}
         recent: dict[str, float] = {}
         counted, last_save, started = 0, time.monotonic(), time.monotonic() - self.elapsed
         self.task.module.train()
-        with open(self.directory / LOG, "a", encoding="utf-8") as log, Live(refresh_per_second=1) as live:
+        with (
+            _StepwiseInterrupt(self.save) as whole_step,
+            open(self.directory / LOG, "a", encoding="utf-8") as log,
+            Live(refresh_per_second=1) as live,
+        ):
             stream = batches(self.step)
             while self.progress() < 1.0:
                 batch = next(stream)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.learning_rate()
-                with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                    losses = self.task.losses(batch, self.progress())
-                if not torch.isfinite(losses["loss"]):
-                    raise InputError(f"{title}: the loss is not finite at step {self.step}; lower loop.learning_rate")
-                self.optimizer.zero_grad(set_to_none=True)
-                losses["loss"].backward()
-                nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip)
-                self.optimizer.step()
-                self.step += 1
-                self.elapsed = time.monotonic() - started
-                for key, value in losses.items():
-                    sums[key] = sums.get(key, 0.0) + float(value.detach())
-                counted += 1
-                if self.step % 50 == 0 or self.progress() >= 1.0:
-                    recent = {key: value / counted for key, value in sums.items()}
-                    rate = self.step * self.config.batch / max(self.elapsed, 1e-9)
-                    row = {"step": self.step, "seconds": round(self.elapsed, 1), "samples_per_second": round(rate, 1)}
-                    log.write(json.dumps({**row, "learning_rate": self.learning_rate(), **recent}) + "\n")
-                    log.flush()
-                    live.update(_table(title, {**row, "done": f"{100 * self.progress():.0f} %", **recent}))
-                    sums, counted = {}, 0
-                if time.monotonic() - last_save > self.config.checkpoint_seconds:
-                    self.save()
-                    last_save = time.monotonic()
+                with whole_step():
+                    losses = self._update(batch, title)
+                    self.step += 1
+                    self.elapsed = time.monotonic() - started
+                    for key, value in losses.items():
+                        sums[key] = sums.get(key, 0.0) + float(value.detach())
+                    counted += 1
+                    if self.step % 50 == 0 or self.progress() >= 1.0:
+                        recent = {key: value / counted for key, value in sums.items()}
+                        rate = round(self.step * self.config.batch / max(self.elapsed, 1e-9), 1)
+                        row = {"step": self.step, "seconds": round(self.elapsed, 1), "samples_per_second": rate}
+                        log.write(json.dumps({**row, "learning_rate": self.learning_rate(), **recent}) + "\n")
+                        log.flush()
+                        live.update(_table(title, {**row, "done": f"{100 * self.progress():.0f} %", **recent}))
+                        sums, counted = {}, 0
+                    if time.monotonic() - last_save > self.config.checkpoint_seconds:
+                        self.save()
+                        last_save = time.monotonic()
         self.save()
         return recent
+
+    def _update(self, batch: Any, title: str) -> dict[str, Tensor]:
+        """One step of the optimiser; the scalars of the batch."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            losses = self.task.losses(batch, self.progress())
+        if not torch.isfinite(losses["loss"]):
+            raise InputError(f"{title}: the loss is not finite at step {self.step}; lower loop.learning_rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip)
+        self.optimizer.step()
+        return losses
 
 
 def _table(title: str, row: dict[str, Any]) -> Table:
