@@ -18,6 +18,7 @@ from pydantic import Field
 
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import PerceiverConfig
+from foundry_core.scene.config import SceneConfig
 from foundry_core.schema import Settings, parse, read_yaml
 
 #: parameters that ROS itself gives to every node
@@ -52,6 +53,26 @@ class ReplayParameters(Settings):
     progress: bool = Field(False, description="one JSON line per frame on the standard output")
 
 
+class DistillParameters(Settings):
+    """Parameters of ``distill_trainer``."""
+
+    config: str = Field("foundry-edge", min_length=1, description="a configuration in config/train, or a YAML file")
+    teacher: str = Field("teacher-small", min_length=1, description="a shipped model's name or a model directory")
+    data: str = Field("", description=".npz shape set or rosbag2 recording; empty: collect from ~/input")
+    topic: str = Field("", description="PointCloud2 topic of the bag; empty: the only one, or /points among several")
+    out: str = Field("runs/distill", min_length=1, description="run folder: segments, checkpoint, log and model")
+    minutes: float | None = Field(None, ge=0.01, description="length of the training; not set: the config's steps")
+    max_segments: int = Field(4000, ge=1, le=100_000, description="segments kept; a random sample of more")
+    points: int = Field(1024, ge=128, le=8192, description="points of each kept segment")
+    sweep_period: float = Field(0.5, ge=0, le=3600, description="s between sweeps that are cut into segments")
+    scene: SceneConfig = SceneConfig()
+    nice: int = Field(10, ge=0, le=19, description="niceness of cutting and training; perception has 0")
+    autostart: bool = Field(
+        False, description="train as soon as the data is complete: a shape set, a bag that is read, max_segments kept"
+    )
+    diagnostics_period: float = Field(1.0, gt=0, le=60, description="s between messages on /diagnostics")
+
+
 class NodeParameter(NamedTuple):
     """One ROS parameter: dotted name, default value (None: not set) and description."""
 
@@ -60,7 +81,11 @@ class NodeParameter(NamedTuple):
     description: str
 
 
-NODES: dict[str, type[Settings]] = {"perception_node": PerceptionParameters, "bag_replay": ReplayParameters}
+NODES: dict[str, type[Settings]] = {
+    "perception_node": PerceptionParameters,
+    "bag_replay": ReplayParameters,
+    "distill_trainer": DistillParameters,
+}
 
 
 def _is_settings(annotation: Any) -> bool:

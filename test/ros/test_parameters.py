@@ -9,7 +9,7 @@ from foundry_core.card import share_directory
 from foundry_core.errors import InputError
 from foundry_core.schema import Settings
 from foundry_ros import parameters
-from foundry_ros.parameters import PerceptionParameters, ReplayParameters
+from foundry_ros.parameters import DistillParameters, PerceptionParameters, ReplayParameters
 
 
 class Inner(Settings):
@@ -81,6 +81,7 @@ def test_nested_and_dotted_and_wildcard_sections(tmp_path):
     assert settings == {
         "perception_node": PerceptionParameters(model="mine"),
         "bag_replay": ReplayParameters(rate=2.0),
+        "distill_trainer": DistillParameters(),
     }
     first = next(item for item in parameters.node_parameters(PerceptionParameters) if item.name.startswith("scene."))
     group, key = first.name.split(".", 1)
@@ -110,7 +111,7 @@ def test_bad_parameter_files_are_refused_in_one_line(tmp_path, content, complain
     assert "bad.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["perception.yaml", "replay.yaml"])
+@pytest.mark.parametrize("name", ["perception.yaml", "replay.yaml", "distill.yaml"])
 def test_shipped_parameter_files_are_valid_and_hold_the_defaults(name):
     settings = parameters.read_parameters(share_directory() / "config" / name)
     assert settings == {node: schema() for node, schema in parameters.NODES.items()}

@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distil a student on what the robot sees: collect segments from a topic or a bag, train beside perception.
+
+The training is a process of its own (``foundry distill``); this node never imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import Trigger
+
+from foundry_core.card import find_model, load_card, share_directory
+from foundry_core.data.collection import SegmentCollection
+from foundry_core.data.shapes import load_shapes
+from foundry_core.errors import InputError
+from foundry_core.schema import load_settings
+from foundry_core.training.config import DistillConfig
+from foundry_ros import messages, parameters, processes
+from foundry_ros.segment_cutter import SegmentCutter
+from foundry_ros.training_process import TrainingProcess
+from foundry_ros.worker import LatestWorker
+
+SENSOR_QOS = QoSProfile(
+    history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT
+)  # fmt: skip
+#: s for the training to finish its step and to save, after ~/stop and when the node ends
+STOP_PATIENCE, END_PATIENCE = 30.0, 8.0
+#: s between writes of a collection that has grown
+SAVE_PERIOD = 30.0
+WARNING_PERIOD = 5.0
+#: parameters that the next ~/start takes as they are then
+CHANGEABLE = ("minutes", "nice")
+
+
+def find_config(name_or_path: str) -> Path:
+    """A configuration of the package by its name, or any file by its path."""
+    shipped = share_directory() / "config" / "train" / f"{name_or_path}.yaml"
+    if Path(name_or_path).name == name_or_path and shipped.is_file():
+        return shipped
+    return Path(name_or_path).expanduser().absolute()
+
+
+class DistillTrainer(Node):
+    """``distill_trainer``.
+
+    States: collecting (from the topic, or reading the bag), ready (data complete), training, done, failed.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__("distill_trainer", automatically_declare_parameters_from_overrides=True, **options)
+        parameters.declare(self, parameters.DistillParameters)
+        self.settings = settings = parameters.current(self, parameters.DistillParameters)
+        self.config_path = find_config(settings.config)
+        self.config = load_settings(self.config_path, DistillConfig)
+        self.teacher = find_model(Path(settings.teacher).expanduser()).resolve()
+        load_card(self.teacher)
+        self.out = Path(settings.out).expanduser().absolute()
+        self.data = Path(settings.data).expanduser().absolute() if settings.data else self.out / "segments.npz"
+        self.training = TrainingProcess(self.out)
+        self.collection = SegmentCollection(settings.max_segments, settings.points)
+        self.failure, self.finished = "", False
+        self._cutter = SegmentCutter(self.collection, settings.scene, settings.sweep_period, settings.nice)
+        self._shapes = self._rejected = self._written = 0
+        self._last_save = self._last_warning = time.monotonic()
+        self._subscription: Any = None
+        self._worker: LatestWorker | None = None
+        self._autostart = settings.autostart
+        self.add_on_set_parameters_callback(self._judge_parameters)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._open_data()
+        for name, action in (("start", self._start), ("stop", self._stop), ("save", self._save)):
+            self.create_service(Trigger, f"~/{name}", self._answering(action))
+        self.create_timer(settings.diagnostics_period, self._on_timer)
+
+    # -- data ----------------------------------------------------------------------------------------------------------
+
+    def _open_data(self) -> None:
+        if self.data.suffix == ".npz" and self.settings.data:
+            self._shapes = len(load_shapes(self.data).train())
+            return
+        if self.settings.data:
+            bag, self.data = self.data, self.out / "segments.npz"
+            self._cutter.read_bag(bag, self.settings.topic or None)
+            return
+        if self.data.is_file():
+            self.collection.restore(self.data)
+            self._written = self.collection.accepted
+        self._listen()
+
+    def _listen(self) -> None:
+        """Collect from the topic, where there is neither a bag nor a shape set."""
+        if self._subscription is None and not self.settings.data:
+            self._worker = LatestWorker(self._on_sweep, "segments")
+            self._subscription = self.create_subscription(PointCloud2, "~/input", self._worker.offer, SENSOR_QOS)
+
+    def _stop_listening(self) -> None:
+        if self._subscription is not None:
+            self.destroy_subscription(self._subscription)
+            self._worker.stop()
+            self._subscription = self._worker = None
+
+    def _on_sweep(self, message: PointCloud2) -> None:
+        try:
+            self._cutter.cut(message, time.monotonic_ns(), "~/input")
+        except Exception as error:  # one bad sweep must not end the node
+            self._rejected += 1
+            if time.monotonic() - self._last_warning > WARNING_PERIOD and rclpy.ok():
+                self._last_warning = time.monotonic()
+                self.get_logger().warning(f"sweep rejected: {error}")
+
+    def _write_segments(self) -> None:
+        accepted = self.collection.accepted
+        if accepted != self._written:
+            self.collection.save(self.data)
+            self._written = accepted
+
+    # -- services ------------------------------------------------------------------------------------------------------
+
+    def _answering(self, action: Callable[[], str]) -> Callable[[Any, Any], Any]:
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            try:
+                response.message, response.success = action(), True
+            except (InputError, OSError) as error:
+                response.message, response.success = str(error), False
+            self.get_logger().info(response.message)
+            return response
+
+        return answer
+
+    def _start(self) -> str:
+        if self.training.running():
+            raise InputError("the training is under way; ~/stop ends it")
+        if importlib.util.find_spec("torch") is None:
+            raise InputError("training needs torch: pip install 'foundry_ros[train]'")
+        if self._cutter.failure:
+            raise InputError(self._cutter.failure)
+        if self._cutter.reading():
+            raise InputError(f"still reading the bag, {self._cutter.sweeps} sweeps so far; wait for the state ready")
+        if not self._shapes:
+            if not len(self.collection):
+                sweeps = self._cutter.sweeps
+                raise InputError(f"no segments in {sweeps} sweeps; does the input have clouds, does scene.* fit them?")
+            self._write_segments()
+        settings = parameters.current(self, parameters.DistillParameters)
+        resumes = (self.out / "checkpoint.pt").is_file()
+        arguments = ["distill", "--config", str(self.config_path), "--data", str(self.data)]
+        arguments += ["--teacher", str(self.teacher), "--resume" if resumes else "--out", str(self.out)]
+        if settings.minutes is not None:
+            arguments += ["--minutes", str(settings.minutes)]
+        pid = self.training.start(arguments, settings.nice)
+        self._stop_listening()
+        self.failure, self.finished, self._autostart = "", False, False
+        how = "goes on from its checkpoint" if resumes else "starts"
+        return f"the training {how} as process {pid} with {self._segments()} segments, in {self.out}"
+
+    def _stop(self) -> str:
+        if not self.training.running():
+            raise InputError(f"no training is under way; the state is {self.state()}")
+        if self.training.stop(STOP_PATIENCE):
+            text = "the training was stopped"
+        else:
+            text = f"the training did not end within {STOP_PATIENCE:.0f} s and was killed"
+        self._listen()
+        kept = (self.out / "checkpoint.pt").is_file()
+        return f"{text}; {'~/start goes on from its checkpoint' if kept else 'it had no checkpoint yet'}"
+
+    def _save(self) -> str:
+        """Copy the finished model to ``out/saved``: a reader sees the old one or the new one, never a part."""
+        model = self.out / self.config.name
+        if self.training.running():
+            raise InputError("the training is under way; wait until it is done")
+        if not (model / "card.json").is_file():
+            raise InputError(f"no finished model in {self.out} yet; the state is {self.state()}")
+        with tempfile.TemporaryDirectory(prefix=".saved.", dir=self.out) as folder:
+            copy = Path(folder) / "new"
+            shutil.copytree(model, copy, ignore=shutil.ignore_patterns(".*"))
+            card = load_card(copy)  # hashes included
+            saved = self.out / "saved"
+            if saved.exists():
+                os.replace(saved, Path(folder) / "old")
+            os.replace(copy, saved)
+        return f"saved {card.name} to {saved}: {card.parameters:,} parameters, {card.training[-1].steps} steps"
+
+    def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:
+        ours = {change.name: change.value for change in changes if not parameters.is_ros_parameter(change.name)}
+        for name in ours:
+            if name not in CHANGEABLE:
+                reason = f"{name} is fixed while the node runs: start it anew"
+                return SetParametersResult(successful=False, reason=reason)
+        try:
+            parameters.current(self, parameters.DistillParameters, ours)
+        except InputError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    def state(self) -> str:
+        """One of collecting, ready, training, done and failed."""
+        if self.training.running():
+            return "training"
+        if self.failure or self._cutter.failure:
+            return "failed"
+        if self.finished:
+            return "done"
+        return "collecting" if self._cutter.reading() or self._subscription is not None else "ready"
+
+    def _segments(self) -> int:
+        return self._shapes or len(self.collection)
+
+    def _on_timer(self) -> None:
+        if not self.context.ok():
+            return
+        code = self.training.ended()
+        if code is not None:
+            self.finished = code == 0
+            if code:
+                how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                self.failure = f"the training ended with {how}: {self.training.last_words()}"
+                self.get_logger().error(self.failure)
+        complete = self._segments() >= self.settings.max_segments if self._subscription else self.state() == "ready"
+        try:
+            if self._autostart and complete:
+                self._autostart = False
+                self.get_logger().info(self._start())
+            if self._subscription is not None and time.monotonic() - self._last_save > SAVE_PERIOD:
+                self._last_save = time.monotonic()
+                self._write_segments()
+        except (InputError, OSError) as error:
+            self.failure = str(error)
+            self.get_logger().error(self.failure)
+        self._publish_diagnostics()
+
+    def _publish_diagnostics(self) -> None:
+        state = self.state()
+        values = {
+            "state": state, "segments": self._segments(), "accepted": self.collection.accepted,
+            "repeated": self.collection.repeated, "sweeps": self._cutter.sweeps, "rejected": self._rejected,
+            "teacher": self.teacher.name, "config": self.config.name, "out": self.out,
+            "checkpoint": (self.out / "checkpoint.pt").is_file(), "pid": self.training.pid or "",
+            **self.training.last_row(),
+        }  # fmt: skip
+        level, text = DiagnosticStatus.OK, state
+        if state == "failed":
+            level, text = DiagnosticStatus.ERROR, self.failure or self._cutter.failure
+        elif self._subscription is not None and not self.count_publishers(self._subscription.topic_name):
+            level, text = DiagnosticStatus.WARN, f"nobody publishes on {self._subscription.topic_name}"
+        name = f"{self.get_name()}: training"
+        now = self.get_clock().now().to_msg()
+        self._diagnostics.publish(messages.diagnostics_message(now, name, self.config.name, level, text, values))
+
+    def close(self) -> None:
+        """End the training (it saves its checkpoint) and the collecting, and destroy the node."""
+        self._stop_listening()
+        self._cutter.close()
+        self.training.stop(END_PATIENCE)
+        if not self.settings.data and len(self.collection):
+            with contextlib.suppress(OSError):
+                self._write_segments()
+        self.destroy_node()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until SIGINT; exit code 2 when its parameters, its teacher or its data cannot be used."""
+    processes.follow_parent()
+    rclpy.init(args=sys.argv if arguments is None else arguments)
+    node = None
+    try:
+        node = DistillTrainer()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
