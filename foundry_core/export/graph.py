@@ -105,9 +105,20 @@ def _convert(graph: nn.Module, examples: dict[str, Tensor], outputs: list[str], 
         "foundry.preprocessing": card.preprocessing.model_dump_json(),
         "foundry.heads": card.heads.model_dump_json(),
     }
+    _strip_traces(model)
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _strip_traces(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of the source: stack traces with the paths of the machine that exported."""
+    graph = model.graph
+    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, graph, model):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    if model.functions:
+        raise RuntimeError("the exported graph holds functions; their traces would stay")
 
 
 def _verify(data: bytes, network: Perception, card: ModelCard, outputs: list[str]) -> dict[str, float]:

@@ -46,6 +46,8 @@ def test_the_exported_graph_equals_torch_at_any_batch_size(tmp_path, architectur
     path, differences = export_graph(tmp_path / "tiny")
     assert max(differences.values()) < 1e-4
     assert path.name in load_card(tmp_path / "tiny").files
+    data = path.read_bytes()
+    assert b".py" not in data and b"stack_trace" not in data  # no paths of the machine that exported
     network, model_card = load_model(tmp_path / "tiny")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
