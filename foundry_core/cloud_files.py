@@ -23,6 +23,11 @@ _HEADER_LINES = 1000
 _MAX_COLUMNS = 64  # more is a transposed array, not a cloud
 _MAX_BLOCK = 2 << 30  # bytes, for the layouts that can only be read whole
 _INTENSITY = ("intensity", "scalar_Intensity", "scalar_intensity", "reflectance", "reflectivity")
+_TEXT = {*b"\t\n\r", *range(32, 127)}
+_MAGIC = {
+    b"\x93NUMPY": "a NumPy array", b"PK\x03\x04": "a zip or .npz archive", b"ply\n": "a PLY file",
+    b"ply\r": "a PLY file", b"# .PCD": "a PCD file", b"\x89MCAP": "an MCAP recording", b"SQLite format 3": "a database",
+}  # fmt: skip
 _PLY_NAMES = "char uchar short ushort int uint float double int8 uint8 int16 uint16 int32 uint32 float32 float64"
 _PLY_TYPES = dict(zip(_PLY_NAMES.split(), "i1 u1 i2 u2 i4 u4 f4 f8 i1 u1 i2 u2 i4 u4 f4 f8".split(), strict=True))
 
@@ -295,6 +300,12 @@ def text_chunks(path: Path) -> Iterator[np.ndarray]:
 
 def kitti_chunks(path: Path) -> Iterator[np.ndarray]:
     """A KITTI sweep: float32 x y z intensity, little-endian, without a header."""
+    with open(path, "rb") as stream:
+        start = stream.read(4096)
+    if kind := next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None):
+        raise InputError(f"{path}: is {kind}, not a KITTI sweep; give the file its own extension")
+    if set(start) <= _TEXT:
+        raise InputError(f"{path}: is text, not a KITTI sweep; give the file its own extension, such as .xyz")
     count, rest = divmod(path.stat().st_size, 16)
     if rest:
         raise InputError(f"{path}: {path.stat().st_size} bytes are not whole KITTI points of 16 bytes (truncated?)")

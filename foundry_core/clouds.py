@@ -151,13 +151,13 @@ def read_cloud(path: str | Path, max_points: int = MAX_POINTS) -> Cloud:
             shape than a cloud's, or no finite point.
     """
     path = Path(path)
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; give a point cloud file")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: unknown kind of file '{path.suffix}'; give one of {' '.join(READERS)}")
     thinner = _Thinner(max_points)
     try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; give a point cloud file")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; write it again")
         for chunk in _chunks(reader, path):
@@ -187,9 +187,9 @@ def require_shape(cloud: Cloud, name: str | Path) -> Cloud:
         InputError: a single point, or points that all coincide.
     """
     if len(cloud) < 2:
-        raise InputError(f"{name}: {len(cloud)} usable point(s); an object needs at least 2 different points")
+        raise InputError(f"{name}: {len(cloud)} usable point(s); at least 2 different points are needed")
     if not (cloud.points.max(axis=0) - cloud.points.min(axis=0)).max() > 1e-9:
-        raise InputError(f"{name}: all {len(cloud)} points are identical; an object needs at least 2 different points")
+        raise InputError(f"{name}: all {len(cloud)} points are identical; at least 2 different points are needed")
     return cloud
 
 

@@ -199,8 +199,18 @@ def test_missing_file_and_folder(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_cloud(tmp_path / "none.ply")
     (tmp_path / "dir.ply").mkdir()
-    with pytest.raises(InputError, match="is a folder"):
-        read_cloud(tmp_path / "dir.ply")
+    for folder in (tmp_path / "dir.ply", tmp_path):
+        with pytest.raises(InputError, match="is a folder"):
+            read_cloud(folder)
+
+
+@pytest.mark.parametrize("name", [name for name in _files(np.zeros((50, 3), np.float32)) if not name.endswith(".bin")])
+def test_another_kind_of_file_is_no_kitti_sweep(name, points, tmp_path):
+    content = _files(points)[name]
+    content += b"\n" * (-len(content) % 16)  # whole KITTI points, by chance
+    (tmp_path / "a.bin").write_bytes(content)
+    with pytest.raises(InputError, match="not a KITTI sweep"):
+        read_cloud(tmp_path / "a.bin")
 
 
 @pytest.mark.parametrize(("count", "reason"), [(1, "1 usable point"), (40, "all 40 points are identical")])
