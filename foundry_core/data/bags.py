@@ -60,6 +60,10 @@ def _locate(path: Path) -> Path:
     raise InputError(f"{path}: not a rosbag2 folder ({found}); give the folder that 'ros2 bag record' wrote")
 
 
+def _belongs(file: Path) -> bool:
+    return file.is_file() and (file.name == "metadata.yaml" or any(kind in _STORAGE for kind in file.suffixes))
+
+
 def _reason(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return text.rstrip(".")
@@ -243,7 +247,7 @@ class BagWriter:
 
     Args:
         path: folder of the new bag; must not exist, or be empty, unless ``force``.
-        force: replace a bag that is there (only a folder with a metadata.yaml is ever replaced).
+        force: replace a bag that is there (only a folder with a metadata.yaml and nothing but a bag is ever replaced).
         compress: zstd in the mcap chunks, which every rosbag2 reader understands.
     """
 
@@ -264,6 +268,9 @@ class BagWriter:
                 raise InputError(f"{path}: exists already; give another name, or --force to replace it")
             if not (path / "metadata.yaml").is_file():
                 raise InputError(f"{path}: exists and is not a bag, so it is not replaced; give another name")
+            foreign = sorted(file.name for file in path.iterdir() if not _belongs(file))
+            if foreign:
+                raise InputError(f"{path}: holds {foreign[0]} besides a bag, so it is not replaced; give another name")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

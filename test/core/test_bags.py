@@ -176,6 +176,10 @@ def test_nothing_is_overwritten_unless_forced(tmp_path):
     with pytest.raises(InputError, match="not a bag"):
         _write(other, force=True)
     assert (other / "thesis.tex").read_text() == "years of work"
+    (path / "notes.txt").write_text("what was seen")
+    with pytest.raises(InputError, match="notes.txt besides a bag"):
+        _write(path, force=True)
+    assert (path / "notes.txt").is_file() and bags.point_cloud_topics(path) == [("/points", 4)]
     (tmp_path / "vacant").mkdir()
     assert bags.point_cloud_topics(_write(tmp_path / "vacant")) == [("/points", 5)]
 
