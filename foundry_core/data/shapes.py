@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from foundry_core.clouds import MAX_COORDINATE
 from foundry_core.errors import InputError
 
 #: keys with one entry per shape
@@ -41,6 +42,11 @@ class ShapeSet:
             raise InputError(f"{self.name}: points: type {self.points.dtype}, expected floating point")
         if not np.isfinite(self.points).all():
             raise InputError(f"{self.name}: points: NaN or infinite values; clean the file")
+        low, high = self.points.min(axis=1), self.points.max(axis=1)  # (N, 3)
+        if max(-float(low.min()), float(high.max())) > MAX_COORDINATE:
+            raise InputError(f"{self.name}: points: values beyond {MAX_COORDINATE:g}; scale or clean the file")
+        if (flat := (low == high).all(axis=1)).any():
+            raise InputError(f"{self.name}: points: shape {int(flat.argmax())} has only identical points; remove it")
         for key in PER_SHAPE:
             values = getattr(self, key)
             if values is None:

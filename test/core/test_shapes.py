@@ -41,7 +41,7 @@ def test_arrays_come_back_as_they_were_stored(tmp_path):
 
 def test_points_alone_are_a_shape_set(tmp_path):
     path = tmp_path / "bare.npz"
-    np.savez_compressed(path, points=np.zeros((2, 5, 3), np.float32))
+    np.savez_compressed(path, points=np.arange(30, dtype=np.float32).reshape(2, 5, 3))
     shapes = load_shapes(path)
     assert shapes.label is None and len(shapes.train()) == 2
     with pytest.raises(InputError, match="split: missing"):
@@ -85,6 +85,8 @@ NOT_FINITE = np.full((6, 20, 3), np.nan, np.float32)
         ({"part_label": np.full((6, 20), -2)}, "part_label: value -2"),
         ({"split": np.full(6, 2)}, "split: other values"),
         ({"class_names": np.array("mug")}, "class_names: shape"),
+        ({"points": np.where(np.arange(6)[:, None, None] == 4, 1.0, arrays()["points"])}, "points: shape 4 has only"),
+        ({"points": arrays()["points"].astype(np.float64) * 1e200}, "points: values beyond"),
         ({"licence": np.zeros(6)}, "licence: type float64"),
     ],
 )
