@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import console, require_torch, write_json
+from foundry_core.cli.common import console, require_torch, require_writable, write_json
 from foundry_core.errors import InputError
 
 
@@ -40,6 +40,7 @@ def register(app: typer.Typer) -> None:
         Example: foundry evaluate probe --model teacher-small --model random:teacher-small --data shapes.npz
         """
         require_torch("evaluate")
+        require_writable(json, "--json")
         from foundry_core.data.shapes import load_shapes
         from foundry_core.evaluation.probe import GRIDS, Split
         from foundry_core.evaluation.probe import probe as run

@@ -39,6 +39,10 @@ class Split:
                 raise InputError(f"{part.name}: label: missing; a probe needs labelled shapes")
             if not len(part):
                 raise InputError(f"{part.name}: split: no shapes on one side; a probe needs train and test shapes")
+        if len(split.train) < 4 or len(np.unique(split.train.label)) < 2:
+            raise InputError(
+                f"{split.train.name}: label: a probe learns from 4 shapes of 2 classes or more; add shapes"
+            )
         if train is not None and train.class_names != data.class_names:
             raise InputError(f"{data.name}: class_names: differ from those of {train.name}; use one class list")
         return split

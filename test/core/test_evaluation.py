@@ -60,6 +60,27 @@ def test_twins_are_left_out_and_foreign_train_sets_are_taken_whole(shapes_file):
         Split.of(ShapeSet(name="bare", points=data.points, split=data.split))
 
 
+@pytest.mark.parametrize("change", [{"label": np.zeros(126, int)}, {"split": np.arange(126) >= 3}])
+def test_a_train_split_that_teaches_nothing_is_refused(shapes_file, tmp_path, capsys, change):
+    with np.load(shapes_file) as archive:
+        np.savez(tmp_path / "poor.npz", **{**archive, **change})
+    output = tmp_path / "rows.json"
+    assert (
+        main(["evaluate", "probe", "--data", f"{tmp_path / 'poor.npz'}", "--model", "histogram", "--json", f"{output}"])
+        == 2
+    )
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "poor.npz: label: a probe learns from" in error
+    assert not output.exists()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(shapes_file, tmp_path, capsys):
+    arguments = ["evaluate", "probe", "--data", str(shapes_file), "--model", "histogram", "--json", str(tmp_path)]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "is a folder; give a file to --json" in captured.err
+
+
 def test_histograms_tell_solids_apart_and_cannot_read_noise(shapes_file):
     split = Split.of(load_shapes(shapes_file))
     metrics, budget = probe("histogram", split, [0], ["linear", "rbf"])
