@@ -166,8 +166,14 @@ def sha256(path: Path) -> str:
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, flush it to disk and rename it, so that ``path`` is never torn."""
-    path = Path(path)
+    """Write ``data`` under a temporary name, flush it to disk and rename it, so that ``path`` is never torn.
+
+    Raises:
+        InputError: ``path`` is a device, a pipe or a folder, which the rename would replace.
+    """
+    path = Path(os.path.realpath(path))  # a link stays one
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no regular file; give another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -262,7 +268,9 @@ def find_model(name_or_path: str | Path) -> Path:
         if (shipped / CARD_FILE).is_file():
             return shipped
     names = ", ".join(sorted(card.parent.name for card in models_directory().glob(f"*/{CARD_FILE}"))) or "none"
-    raise InputError(f"{text}: neither a shipped model ({names}) nor a directory with a {CARD_FILE}")
+    raise InputError(
+        f"{text or '(empty model name)'}: neither a shipped model ({names}) nor a directory with a {CARD_FILE}"
+    )
 
 
 def list_models() -> list[ModelCard]:

@@ -14,8 +14,9 @@ from rich.console import Console
 from foundry_core.card import write_atomically
 from foundry_core.errors import InputError
 
-console = Console()
-error_console = Console(stderr=True)
+#: file names are printed as they are: brackets are no markup, colons no emoji
+console = Console(markup=False, emoji=False)
+error_console = Console(stderr=True, markup=False, emoji=False)
 
 #: the model that a command takes when none is named
 DEFAULT_MODEL = "foundry-base"
@@ -28,6 +29,8 @@ def require_writable(path: str | Path | None, option: str) -> None:
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give a file to {option}")
+    if path.exists() and not path.is_file():  # a device or a pipe: the finished file is renamed, and would replace it
+        raise InputError(f"{path}: is no regular file; give a file to {option}")
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
@@ -37,8 +40,10 @@ def require_writable(path: str | Path | None, option: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as JSON, under a temporary name first."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     try:
-        write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        # a file name that is no UTF-8 holds surrogates; escaped with a backslash they are JSON, and come back as read
+        write_atomically(path, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --json") from None
 

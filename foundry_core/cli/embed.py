@@ -86,7 +86,7 @@ def embed_shapes(session: OnnxSession, card: ModelCard, shapes: ShapeSet, tokens
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     import numpy as np
 
-    partial = None
+    partial, path = None, path.resolve()  # a link stays one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -131,18 +131,22 @@ def register(app: typer.Typer) -> None:
         if out.suffix != ".npz":
             raise InputError(f"{out}: features are written as .npz; give --out a name that ends so")
         require_writable(out, "--out")
+        if out.resolve() == data.resolve():
+            raise InputError(f"{out}: is the shape set itself; give another --out")
         directory = find_model(model)
         card = load_card(directory)
         check_budget(card, budget)
         shapes = load_shapes(data)
         session = OnnxSession(directory, threads=threads)
+        session.check(card)
         columns = (
             *Progress.get_default_columns()[:2],
             MofNCompleteColumn(),
             TextColumn("shapes"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=error_console, transient=True) as progress:
+        quiet = not error_console.is_terminal
+        with Progress(*columns, console=error_console, transient=True, disable=quiet) as progress:
             task = progress.add_task(f"embed with {card.name}", total=len(shapes))
             arrays = embed_shapes(session, card, shapes, tokens, lambda done: progress.advance(task, done))
         _write(out, arrays)

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
@@ -17,6 +19,12 @@ from foundry_core.errors import InputError
 
 #: modules of this folder in the order of the help page; each adds its commands with ``register(app)``
 GROUPS = ("demo", "predict", "models", "embed", "train", "evaluate", "export", "world", "ros")
+
+#: what the system says of a path that cannot be used as it was given
+_BAD_PATH = (
+    errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR,
+    errno.EPERM, errno.EROFS,
+)  # fmt: skip
 
 
 def version() -> str:
@@ -58,18 +66,28 @@ def build() -> typer.Typer:
     return app
 
 
+def _one_line(value: object) -> str:
+    return " ".join(str(value).split())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 2 for bad input, 1 for a failure of the machine (a full disk, say)."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a file name may hold what the terminal's encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         build()(arguments, prog_name="foundry")
     except InputError as error:
-        print("foundry: " + " ".join(str(error).split()), file=sys.stderr)
+        print("foundry: " + _one_line(error), file=sys.stderr)
         return 2
     except BrokenPipeError:  # `foundry models | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"foundry: {error.filename or 'operating system'}: {error.strerror or error}", file=sys.stderr)
+        reason = _one_line(error.strerror or error)
+        if error.filename is not None and error.errno in _BAD_PATH:
+            print(f"foundry: {_one_line(error.filename)}: {reason}; give another path", file=sys.stderr)
+            return 2
+        print(f"foundry: {_one_line(error.filename or 'operating system')}: {reason}", file=sys.stderr)
         return 1
     return 0
 

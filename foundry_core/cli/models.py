@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def _table(cards: list[ModelCard], folder: Path):
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("model", "kind", "parameters", "MiB", "budgets", "heads", "trained on", "licence")
+    titles = ("model", "kind", "parameters", "MiB", "budgets", "heads", "licence")
+    table = Table(*(Column(title, no_wrap=title != "heads") for title in titles))
     for card in cards:
         files = [folder / card.name / name for name in card.files]
         size = sum(file.stat().st_size for file in files if file.is_file())
-        data = {f"{data.name} ({data.licence})": None for training in card.training for data in training.data}
         heads = [f"{len(card.heads.objects.classes)} classes"] if card.heads.objects else []
         heads += [f"{len(card.heads.parts.parts)} parts"] if card.heads.parts else []
         table.add_row(
@@ -31,10 +31,14 @@ def _table(cards: list[ModelCard], folder: Path):
             f"{size / 2**20:.1f}",
             ", ".join(map(str, card.budgets)) or "-",
             ", ".join(heads) or "-",
-            "\n".join(data) or "-",
             card.licence,
         )
     return table
+
+
+def _data(card: ModelCard) -> str:
+    data = dict.fromkeys(f"{data.name} ({data.licence})" for training in card.training for data in training.data)
+    return f"{card.name} was trained on: {'; '.join(data) or 'not stated'}"
 
 
 def register(app: typer.Typer) -> None:
@@ -59,5 +63,7 @@ def register(app: typer.Typer) -> None:
             write_json(json_file, [card.model_dump() for card in cards])
         if cards:
             console.print(_table(cards, models_directory()))
+            for card in cards:
+                console.print(_data(card), highlight=False, soft_wrap=True)
         else:
             console.print(f"no models in {models_directory()}")

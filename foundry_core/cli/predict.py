@@ -35,11 +35,11 @@ def _row(prediction: Prediction, names: list[str]) -> dict[str, Any]:
 def _predict(perceiver: Perceiver, path: Path, scene: bool) -> dict[str, Any]:
     from foundry_core.clouds import read_cloud, require_shape
 
-    cloud = read_cloud(path)
+    cloud = require_shape(read_cloud(path), path)
     names = perceiver.card.heads.parts.parts if perceiver.card.heads.parts else []
     row: dict[str, Any] = {"file": str(path), "points": len(cloud), "dropped_nonfinite": cloud.dropped_nonfinite}
     if not scene:
-        return row | _row(perceiver.classify([require_shape(cloud, path).points])[0], names)
+        return row | _row(perceiver.classify([cloud.points])[0], names)
     perception = perceiver.perceive(cloud)
     row["phases_ms"] = {phase: float(value) for phase, value in perception.phases_ms.items()}
     row["objects"] = [
@@ -56,7 +56,6 @@ def _predict(perceiver: Perceiver, path: Path, scene: bool) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]], scene: bool):
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("file", *(["x y z [m]", "size [m]"] if scene else []), "label", "probability", "points", "parts")
@@ -69,10 +68,10 @@ def _table(rows: list[dict[str, Any]], scene: bool):
             if item["unknown"]:
                 label += f" ({item['top5'][0][0]}?)"
             table.add_row(
-                escape(Path(row["file"]).name), *where, label, f"{item['probability']:.2f}", str(item["points"]), parts
+                Path(row["file"]).name, *where, label, f"{item['probability']:.2f}", str(item["points"]), parts
             )
         if not items:
-            table.add_row(escape(Path(row["file"]).name), "-", "-", "no objects", "-", str(row["points"]), "-")
+            table.add_row(Path(row["file"]).name, "-", "-", "no objects", "-", str(row["points"]), "-")
     return table
 
 
@@ -81,9 +80,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def predict(
-        paths: Annotated[
-            list[Path], typer.Argument(metavar="PATH...", help=".ply .pcd .npy .npz .xyz or .bin")
-        ],
+        paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help=".ply .pcd .npy .npz .xyz or .bin")],
         model: Annotated[str, typer.Option(help="name of a shipped model, or the path of a model directory")] = (
             DEFAULT_MODEL
         ),

@@ -93,7 +93,8 @@ def _watch(perception: NodeProcess, player: NodeProcess, total: int) -> None:
     from foundry_ros.processes import NodeFailed
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=error_console, transient=True) as progress:
+    quiet = not error_console.is_terminal
+    with Progress(*columns, console=error_console, transient=True, disable=quiet) as progress:
         task = progress.add_task("starting the nodes", total=total)
         while player.running():
             if not perception.running():

@@ -50,6 +50,8 @@ def _with_data(config, data: list[Path] | None, root: Path):
 
 
 def _folder(resume: Path | None, out: Path | None, name: str) -> Path:
+    if name in ("", ".", "..") or Path(name).name != name:  # the model is written to a folder of this name
+        raise InputError(f"name: '{name}' in the configuration is no folder name; use letters, digits and dashes")
     if resume is not None:
         if out is not None and out != resume:
             raise InputError("--resume and --out name different folders; give one of them")
@@ -57,6 +59,8 @@ def _folder(resume: Path | None, out: Path | None, name: str) -> Path:
             raise InputError(f"{resume}: holds no checkpoint.pt; start a new run with --out")
         return resume
     folder = out or Path("runs") / name
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder to --out")
     if (folder / "checkpoint.pt").exists():
         raise InputError(f"{folder}: holds a run already; go on with --resume {folder} or choose another --out")
     return folder

@@ -44,14 +44,13 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry world --out out/street --seconds 5 --seed 3
         """
-        from rich.console import Console
-
+        from foundry_core.cli.common import console
         from foundry_core.data.world.bag import write_world_bag
 
         config = parse_world(sensor.value, scene.value if scene else None, seconds, seed, beams)
         with progress_bar("simulating") as advance:
             write_world_bag(out, config, force=force, progress=advance)
-        Console().print(f"{out}: {config.frames} frames of a {config.kind}, {config.sensor}, seed {config.seed}")
+        console.print(f"{out}: {config.frames} frames of a {config.kind}, {config.sensor}, seed {config.seed}")
 
 
 def parse_world(sensor: str, scene: str | None, seconds: float, seed: int, beams: int = 64):
@@ -68,10 +67,10 @@ class progress_bar:
     """A bar on stderr that ``advance(done, total)`` moves; nothing is drawn when it is not a terminal."""
 
     def __init__(self, title: str) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        console = Console(stderr=True)
+        from foundry_core.cli.common import error_console as console
+
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
         self._task = self._progress.add_task(title, total=None)

@@ -79,8 +79,10 @@ class OnnxSession:
         """Compare the graph with the card of its directory.
 
         Raises:
-            InputError: an output of a head is missing, or a fixed size differs.
+            InputError: the card does not seal the graph, an output of a head is missing, or a fixed size differs.
         """
+        if GRAPH_FILE not in card.files:
+            self._refuse("the card has no SHA-256 of it")
         size, heads = card.preprocessing, card.heads
         sizes = {"G": size.groups, "K": size.neighbors, "N": size.points}
         wanted = {"tokens"}
