@@ -12,6 +12,22 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from foundry_core.errors import InputError
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Plain values only, and no key twice: the second would silently replace the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.value != "<<":
+                raise _RepeatedKey(None, None, key.value, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+class _RepeatedKey(yaml.MarkedYAMLError):
+    pass
+
+
 class Settings(BaseModel):
     """Base of every configuration model: immutable, and closed to keys that it does not know."""
 
@@ -60,7 +76,10 @@ def read_yaml(path: str | Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error.__class__.__name__}); give a YAML file") from None
     try:
-        return yaml.safe_load(text) or {}
+        return yaml.load(text, _StrictLoader) or {}  # a SafeLoader
+    except _RepeatedKey as error:
+        where = f"{path}, line {error.problem_mark.line + 1}"
+        raise InputError(f"{where}: {error.problem}: this key was given before; keep one of the two") from None
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
