@@ -166,6 +166,8 @@ def replay(
 
     for path, option in ((json_file, "--json"), (results, "--results"), (picture, "--picture")):
         require_writable(path, option)
+    if picture and picture.suffix.lower() != ".png":
+        raise InputError(f"{picture}: pictures are written as .png; give --picture a name that ends so")
     with tempfile.TemporaryDirectory(prefix="foundry_replay_") as folder:
         kept = results or (Path(folder) / "results.npz" if picture else None)
         try:

@@ -396,3 +396,21 @@ def test_shipped_models_embed_the_same_width(foundry, shapes, tmp_path, name):
     with np.load(tmp_path / "f.npz") as archive:
         assert archive["features"].shape == (21, 2 * width)
         assert archive["features"].std(axis=0).min() > 0
+
+
+# -- replay and demo: what is refused before anything starts ---------------------------------------------------------
+
+
+def test_replay_and_demo_refuse_before_they_start(foundry, model, shapes, tmp_path):
+    picture = tmp_path / "picture.foo"
+    refused(foundry("replay", tmp_path / "bag", "--picture", picture), picture, ".png")
+    pytest.importorskip("rclpy")
+    out = tmp_path / "demo"
+    refused(foundry("demo", "--out", out, "--model", "no-such-model"), "no-such-model: neither a shipped model")
+    refused(foundry("demo", "--out", out, "--model", model, "--budget", 7), "--budget 7", "give 2")
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare)
+    card = json.loads((bare / "card.json").read_text())
+    (bare / "card.json").write_text(json.dumps(card | {"heads": {}}))
+    refused(foundry("demo", "--out", out, "--model", bare), "no heads for objects and parts")
+    assert not out.exists()
