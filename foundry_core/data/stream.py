@@ -20,6 +20,7 @@ from foundry_core.data.mesh import sample_surface
 from foundry_core.data.procedural import CATEGORIES, make_shape
 from foundry_core.data.shapes import load_shapes
 from foundry_core.data.visibility import hidden_point_removal
+from foundry_core.errors import InputError
 from foundry_core.schema import Settings
 
 DENSE = 2048  # points of a shape before it is reduced to the model's size
@@ -145,7 +146,7 @@ class ShapeStream:
         self.file_sources = [ShapeSetSource(file) for file in config.files]
         weighted += [(source, source.config.weight) for source in self.file_sources]
         if not weighted:
-            raise ValueError("the stream needs at least one source of positive weight")
+            raise InputError("data: compositions and categories weigh 0 and there are no files; give one a weight")
         self.sources = [source for source, _ in weighted]
         total = sum(weight for _, weight in weighted)
         self.shares = np.array([weight / total for _, weight in weighted])

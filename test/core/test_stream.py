@@ -74,3 +74,8 @@ def test_only_the_train_split_and_the_asked_licences_join(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="absent.npz: no such file"):
         ShapeStream(StreamConfig(files=[ShapeFile(path=tmp_path / "absent.npz")]), 32, 0)
+
+
+def test_a_stream_of_nothing_is_refused():
+    with pytest.raises(InputError, match="data: compositions and categories weigh 0"):
+        ShapeStream(StreamConfig(compositions=0, categories=0), 64, 0)
