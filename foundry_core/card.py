@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from foundry_core.errors import InputError
+from foundry_core.files import write_atomically
 from foundry_core.schema import Settings, parse
 
 CARD_FILE = "card.json"
@@ -163,29 +163,6 @@ def sha256(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, flush it to disk and rename it, so that ``path`` is never torn.
-
-    Raises:
-        InputError: ``path`` is a device, a pipe or a folder, which the rename would replace.
-    """
-    path = Path(os.path.realpath(path))  # a link stays one
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is no regular file; give another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def load_card(directory: str | Path, verify: bool = True) -> ModelCard:

@@ -14,6 +14,7 @@ import numpy as np
 
 from foundry_core import cloud_files
 from foundry_core.errors import InputError
+from foundry_core.files import replacing
 
 #: a file with more points is thinned evenly while it is read
 MAX_POINTS = 4_000_000
@@ -206,13 +207,6 @@ def write_ply(path: str | Path, cloud: Cloud, colors: np.ndarray | None = None) 
     words = {"<f4": "float", "u1": "uchar"}
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(cloud)}"]
     header += [f"property {words[kind]} {name}" for name, kind, _ in columns]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as stream:
-            stream.write(("\n".join([*header, "end_header"]) + "\n").encode("ascii"))
-            stream.write(vertices.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.write(("\n".join([*header, "end_header"]) + "\n").encode("ascii"))
+        stream.write(vertices.tobytes())

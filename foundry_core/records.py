@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from foundry_core.errors import InputError
+from foundry_core.files import replacing
 
 #: one record per object; metres and radians in the cloud's frame; class_id -1 is unknown, track_id -1 is not tracked
 OBJECT = np.dtype(
@@ -67,16 +68,18 @@ class ResultsWriter:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self._stamps: list[int] = []
         self.labels = ""
 
     def __enter__(self) -> ResultsWriter:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._archive = zipfile.ZipFile(self._partial, "w", zipfile.ZIP_STORED, allowZip64=True)
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another path") from None
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(replacing(self.path))
+            except OSError as error:
+                raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another path") from None
+            self._archive = stack.enter_context(zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=True))
+            stack.push(self._finish)
+            self._ending = stack.pop_all()  # finish, close the archive, put the file in its place
         return self
 
     def add(self, frame: FrameResult) -> None:
@@ -90,16 +93,13 @@ class ResultsWriter:
         with self._archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
             np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
 
-    def __exit__(self, kind, error, trace) -> None:
-        try:
-            if kind is None:
-                self._write("stamp_ns", np.asarray(self._stamps, np.int64))
-                self._write("labels", np.asarray(self.labels))
-            self._archive.close()
-            if kind is None:
-                os.replace(self._partial, self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)
+    def _finish(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._write("stamp_ns", np.asarray(self._stamps, np.int64))
+            self._write("labels", np.asarray(self.labels))
+
+    def __exit__(self, *raised: object) -> None:
+        self._ending.__exit__(*raised)
 
 
 def read_results(path: str | Path) -> Iterator[FrameResult]:

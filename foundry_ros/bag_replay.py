@@ -25,9 +25,9 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
-from foundry_core.card import write_atomically
 from foundry_core.data.bags import Bag, open_bag
 from foundry_core.errors import InputError
+from foundry_core.files import write_atomically
 from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
 from foundry_ros import messages, parameters, processes
 from foundry_ros.counters import Ledger

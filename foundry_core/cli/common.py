@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from foundry_core.card import write_atomically
 from foundry_core.errors import InputError
+from foundry_core.files import write_atomically
 
 #: file names are printed as they are: brackets are no markup, colons no emoji
 console = Console(markup=False, emoji=False)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +10,7 @@ import typer
 
 from foundry_core.cli.common import console, error_console, require_writable
 from foundry_core.errors import InputError
+from foundry_core.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,20 +85,11 @@ def embed_shapes(session: OnnxSession, card: ModelCard, shapes: ShapeSet, tokens
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     import numpy as np
 
-    partial, path = None, path.resolve()  # a link stays one
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as stream:
+        with replacing(path) as stream:
             np.savez(stream, **arrays)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-        partial = None
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
-    finally:
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 from foundry_core import geometry
 from foundry_core.data.shapes import load_shapes
 from foundry_core.errors import InputError
+from foundry_core.files import replacing
 
 #: metres; sightings with centres farther apart are of different places
 PLACE = 0.2
@@ -105,23 +104,12 @@ class SegmentCollection:
         Raises:
             InputError: there is none.
         """
-        path = Path(path)
         with self._lock:
             kept, accepted = self._kept[: self._count].copy(), self.accepted
         if not len(kept):
             raise InputError(f"{path}: no segments to write; is there something to see on the input?")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, points=kept, accepted=np.int64(accepted))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as stream:
+            np.savez(stream, points=kept, accepted=np.int64(accepted))
         return len(kept)
 
     def restore(self, path: str | Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from foundry_core.colors import class_color
-from foundry_core.evaluation.pictures import _save as save_figure
+from foundry_core.evaluation.pictures import save_figure
 
 _DARK, _PANEL, _INK, _DIM = "#0e1116", "#161b22", "#e6e9ef", "#8b93a1"
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
@@ -96,7 +96,7 @@ def draw_demo(
         for number, item in enumerate(close_ups):
             axes = figure.add_subplot(layout[1 + number // columns, number % columns])
             _draw_close_up(axes, item, part_names)
-        save_figure(figure, Path(path))
+        save_figure(figure, path)
     finally:
         plt.close(figure)
 

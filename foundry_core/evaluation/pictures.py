@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from foundry_core.colors import class_color
 from foundry_core.errors import InputError
+from foundry_core.files import replacing
 
 _BACKGROUND, _INK, _GRID = "#16181d", "#d8dbe2", "#2b2f38"
 
@@ -75,7 +75,7 @@ def birds_eye(
     for spine in axes.spines.values():
         spine.set_color(_GRID)
     try:
-        _save(figure, Path(path))
+        save_figure(figure, path)
     finally:
         plt.close(figure)
 
@@ -97,13 +97,17 @@ def _draw_box(axes, row: np.void, names: Mapping[int, str]) -> None:
         )  # fmt: skip
 
 
-def _save(figure, path: Path) -> None:
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix or '.png'}")
+def save_figure(figure, path: str | Path) -> None:
+    """Write a figure in the format that the path's extension names (.png without one), under a temporary name first.
+
+    Raises:
+        InputError: the path cannot be written, or matplotlib does not know the format.
+    """
+    form = Path(path).suffix.lower().removeprefix(".") or "png"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(partial, facecolor=figure.get_facecolor(), bbox_inches="tight")
-        os.replace(partial, path)
+        with replacing(path) as stream:
+            figure.savefig(stream, format=form, facecolor=figure.get_facecolor(), bbox_inches="tight")
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: an extension that matplotlib does not know
         raise InputError(f"{path}: cannot be written ({error}); give a .png path in a writable folder") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core import geometry
-from foundry_core.card import GRAPH_FILE, ModelCard, find_model, write_atomically, write_card
+from foundry_core.card import GRAPH_FILE, ModelCard, find_model, write_card
 from foundry_core.data.compositions import compose
 from foundry_core.errors import InputError
 from foundry_core.export.rewrite import for_inference
+from foundry_core.files import write_atomically
 from foundry_core.models.heads import Perception
 from foundry_core.models.registry import load_model
 

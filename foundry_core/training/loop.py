@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +19,8 @@ from rich.live import Live
 from rich.table import Table
 from torch import Tensor, nn
 
-from foundry_core.card import write_atomically
 from foundry_core.errors import InputError
+from foundry_core.files import replacing, write_atomically
 from foundry_core.schema import Settings
 from foundry_core.training.config import LoopConfig
 
@@ -130,16 +128,8 @@ class Run:
             "step": self.step,
             "elapsed": self.elapsed,
         }
-        handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".checkpoint.", suffix=".tmp")
-        os.close(handle)
-        try:
-            torch.save(state, temporary)
-            with open(temporary, "rb") as stream:
-                os.fsync(stream.fileno())
-            os.replace(temporary, self.directory / CHECKPOINT)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(self.directory / CHECKPOINT) as stream:
+            torch.save(state, stream)
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint, if there is one."""

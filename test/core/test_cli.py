@@ -13,10 +13,11 @@ import pytest
 from tiny_model import PARTS, PREPROCESSING, SUPERTOKENS, WIDTH, write_tiny_model
 
 from foundry_core import geometry
-from foundry_core.card import list_models, write_atomically
+from foundry_core.card import list_models
 from foundry_core.cli.main import main
 from foundry_core.clouds import Cloud, write_ply
 from foundry_core.errors import InputError
+from foundry_core.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 

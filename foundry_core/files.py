@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are either the old ones or the new ones, never a part."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from foundry_core.errors import InputError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A stream into a temporary file that becomes ``path``, flushed to disk, when the block ends.
+
+    When the block raises, nothing is left behind and what was at ``path`` stays. Missing folders are made.
+
+    Raises:
+        InputError: ``path`` is a device, a pipe or a folder, which the rename would replace.
+        OSError: the file cannot be written.
+    """
+    path = Path(os.path.realpath(path))  # a link stays one
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no regular file; give another path")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to a file, as :func:`replacing` does."""
+    with replacing(path) as stream:
+        stream.write(data)
