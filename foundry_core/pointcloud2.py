@@ -130,6 +130,11 @@ def intensity(points: np.ndarray) -> np.ndarray | None:
     return None
 
 
+def stamp_ns(stamp: Any) -> int:
+    """A builtin_interfaces/Time in nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
 def to_cloud(message: Any, name: str = "point cloud") -> Cloud:
     """A message with its header (if it has one) as a :class:`Cloud`, in the frame of the message.
 
@@ -140,9 +145,9 @@ def to_cloud(message: Any, name: str = "point cloud") -> Cloud:
     """
     points = decode(message, name)
     header = getattr(message, "header", None)
-    stamp_ns = int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec) if header is not None else 0
+    stamp = stamp_ns(header.stamp) if header is not None else 0
     frame_id = str(header.frame_id) if header is not None else ""
-    return Cloud.from_points(xyz(points, name), intensity=intensity(points), frame_id=frame_id, stamp_ns=stamp_ns)
+    return Cloud.from_points(xyz(points, name), intensity=intensity(points), frame_id=frame_id, stamp_ns=stamp)
 
 
 def encode(columns: Mapping[str, np.ndarray]) -> PointCloud2:

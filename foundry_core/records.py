@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -50,6 +51,11 @@ def part_records(points: np.ndarray, objects: Sequence[Any]) -> np.ndarray:
         records["part_id"][index] = item.prediction.part_ids
         records["probability"][index] = item.prediction.part_probability
     return records
+
+
+def positions(records: np.ndarray) -> np.ndarray:
+    """Coordinates x y z of records [n] of either kind: float32 [n,3], metres."""
+    return np.stack([records[axis] for axis in "xyz"], axis=1)
 
 
 class FrameResult(NamedTuple):
@@ -113,3 +119,16 @@ def read_labels(path: str | Path) -> str:
     """The JSON text of ``~/labels`` that belongs to a results file."""
     with np.load(path, allow_pickle=False) as archive:
         return str(archive["labels"].item())
+
+
+def names_of(labels: str, source: str | Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Class and part names by id, from the JSON text of ``~/labels`` or ``/truth/labels``.
+
+    Raises:
+        InputError: another text; the line names ``source``.
+    """
+    try:
+        names = json.loads(labels)
+        return tuple({int(key): str(name) for key, name in names[kind].items()} for kind in ("classes", "parts"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{source}: has no class and part names; record or replay it again") from None

@@ -25,6 +25,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
+from foundry_core import pointcloud2
 from foundry_core.data.bags import Bag, open_bag
 from foundry_core.errors import InputError
 from foundry_core.files import write_atomically
@@ -68,7 +69,7 @@ class BagReplay(Node):
     # -- what arrives (executor thread) ------------------------------------------------------------------------------
 
     def _on_objects(self, message: PointCloud2) -> None:
-        self.ledger.answered(messages.stamp_ns(message.header.stamp), time.perf_counter(), message.width)
+        self.ledger.answered(pointcloud2.stamp_ns(message.header.stamp), time.perf_counter(), message.width)
         if self.settings.results:
             self._keep("objects", message)
 
@@ -77,7 +78,7 @@ class BagReplay(Node):
 
     def _keep(self, kind: str, message: PointCloud2) -> None:
         with self._change:
-            self._answers.setdefault(messages.stamp_ns(message.header.stamp), {})[kind] = message
+            self._answers.setdefault(pointcloud2.stamp_ns(message.header.stamp), {})[kind] = message
             self._change.notify_all()
 
     def _on_labels(self, message: String) -> None:

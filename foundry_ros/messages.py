@@ -21,11 +21,6 @@ from foundry_core.colors import class_color
 from foundry_core.errors import InputError
 
 
-def stamp_ns(stamp: Time) -> int:
-    """A ROS time in nanoseconds."""
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
 def to_time(nanoseconds: int) -> Time:
     """Nanoseconds as a ROS time."""
     seconds, rest = divmod(int(nanoseconds), 1_000_000_000)

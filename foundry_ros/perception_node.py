@@ -225,9 +225,8 @@ class PerceptionNode(LifecycleNode):
             decoded = pointcloud2.decode(message, "~/input")
             reason = "fields"
             header = message.header
-            cloud = Cloud.from_points(
-                pointcloud2.xyz(decoded, "~/input"), frame_id=header.frame_id, stamp_ns=messages.stamp_ns(header.stamp)
-            )
+            stamp_ns = pointcloud2.stamp_ns(header.stamp)
+            cloud = Cloud.from_points(pointcloud2.xyz(decoded, "~/input"), frame_id=header.frame_id, stamp_ns=stamp_ns)
             phases = {"decode": (time.perf_counter() - start) * 1e3}
             reason = "failure"
             objects: list[Any] = []

@@ -87,11 +87,8 @@ def draw_report(results: Path, matches: Sequence[Match], report: dict[str, Any],
     """Draw the frame with the most matched objects, and close-ups from the whole recording."""
     from collections import Counter
 
-    import numpy as np
-
     from foundry_core.evaluation.demo_picture import CloseUp, draw_demo
-    from foundry_core.evaluation.matching import names_of
-    from foundry_core.records import read_labels, read_results
+    from foundry_core.records import names_of, positions, read_labels, read_results
 
     if not matches:
         raise InputError(f"{results}: nothing was matched, so there is nothing to draw; see the report")
@@ -106,10 +103,9 @@ def draw_report(results: Path, matches: Sequence[Match], report: dict[str, Any],
             if match.stamp_ns != frame.stamp_ns:
                 continue
             own = frame.parts[frame.parts["object_id"] == match.found_object]
-            points = np.stack([own[axis] for axis in "xyz"], axis=1)
             probability = float(frame.objects["probability"][match.found_object])
             truth = None if match.found_class == match.true_class else match.true_class
-            close_ups[match] = CloseUp(points, own["part_id"], match.found_class, probability, truth)
+            close_ups[match] = CloseUp(positions(own), own["part_id"], match.found_class, probability, truth)
     subtitle = (
         f"{report['model']}, budget {report['budget']}   |   {report['frames_processed']} of {report['frames_sent']} "
         f"frames, {report['frames_dropped']} dropped, {report['latency_ms']['p50']:.0f} ms   |   "

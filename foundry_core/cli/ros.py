@@ -108,19 +108,16 @@ def _watch(perception: NodeProcess, player: NodeProcess, total: int) -> None:
     player.check()
 
 
-def _picture(bag: Path, topic: str | None, results: Path, path: Path) -> None:
+def _picture(bag: Path, results: Path, path: Path) -> None:
     """The frame with the most objects, from above."""
-    import numpy as np
-
     from foundry_core.evaluation.pictures import birds_eye
-    from foundry_core.records import read_labels, read_results
+    from foundry_core.records import names_of, positions, read_labels, read_results
 
     best = max(read_results(results), key=lambda frame: len(frame.objects), default=None)
     if best is None:
         raise InputError(f"{path}: no frame of {bag} was answered, so there is nothing to draw")
-    points = np.stack([best.parts[axis] for axis in "xyz"], axis=1)
-    names = {int(key): name for key, name in json.loads(read_labels(results))["classes"].items()}
-    birds_eye(points, best.objects, path, names, title=f"{bag.name}, {len(best.objects)} objects")
+    names, _ = names_of(read_labels(results), results)
+    birds_eye(positions(best.parts), best.objects, path, names, title=f"{bag.name}, {len(best.objects)} objects")
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -176,7 +173,7 @@ def replay(
             error_console.print(str(error), markup=False, highlight=False)
             raise typer.Exit(1) from None
         if picture:
-            _picture(bag, topic, kept, picture)
+            _picture(bag, kept, picture)
     if json_file:
         write_json(json_file, report)
     _print(report)

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from foundry_core.colors import class_color
-from foundry_core.evaluation.pictures import save_figure
+from foundry_core.evaluation.pictures import box_corners, pyplot, save_figure
+from foundry_core.records import positions
 
 _DARK, _PANEL, _INK, _DIM = "#0e1116", "#161b22", "#e6e9ef", "#8b93a1"
 _EDGES = ((0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7))
@@ -48,17 +49,6 @@ class _View:
         return seen[:, :2] / depth[:, None], np.where(seen[:, 2] > 0.2, seen[:, 2], np.nan)
 
 
-def _corners(row: np.void) -> np.ndarray:
-    """Corners [8,3] of an object's box, floor first."""
-    half = np.array([row["size_x"], row["size_y"], row["size_z"]], float) / 2
-    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], float)
-    flat = signs * half[:2]
-    c, s = np.cos(float(row["yaw"])), np.sin(float(row["yaw"]))
-    flat = flat @ np.array([[c, s], [-s, c]]) + [float(row["x"]), float(row["y"])]
-    low, high = float(row["z"]) - half[2], float(row["z"]) + half[2]
-    return np.concatenate([np.c_[flat, np.full(4, low)], np.c_[flat, np.full(4, high)]])
-
-
 def draw_demo(
     parts: np.ndarray,
     objects: np.ndarray,
@@ -76,11 +66,7 @@ def draw_demo(
         classes, part_names: id -> name.
         path: .png, written under a temporary name first.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     close_ups = list(close_ups)[:8]
     columns = max(3, (len(close_ups) + 1) // 2)
     rows = -(-len(close_ups) // columns) if close_ups else 0
@@ -102,7 +88,7 @@ def draw_demo(
 
 
 def _draw_sweep(axes, parts, objects, classes) -> None:
-    points = np.stack([parts[axis] for axis in "xyz"], axis=1)
+    points = positions(parts)
     owner = parts["object_id"]
     class_id = np.full(len(parts), -1)
     class_id[owner >= 0] = objects["class_id"][owner[owner >= 0]]
@@ -121,7 +107,7 @@ def _draw_sweep(axes, parts, objects, classes) -> None:
     ours = owned if owned.any() else near & np.isfinite(depth)
     x_low, y_low = np.percentile(picture[ours], 0.2, axis=0) - 0.03
     x_high, y_high = np.percentile(picture[ours], 99.8, axis=0) + 0.03
-    # walls would hide what stands behind them: they are cut off at a man's height, like a doll's house
+    # walls would hide what stands behind them: they are cut off at head height, like a doll's house
     shown = np.isfinite(depth) & ((owner >= 0) | (points[:, 2] < floor + min(2.2, 0.2 * far)))
     order = np.argsort(-np.nan_to_num(depth, nan=1e9))
     height = np.clip((points[:, 2] - floor) / 2.2, 0, 1)[:, None]
@@ -137,7 +123,7 @@ def _draw_sweep(axes, parts, objects, classes) -> None:
     limits = (x_low, x_high, y_low, y_high)
     labels = []
     for row in objects:
-        corners, box_depth = view(_corners(row))
+        corners, box_depth = view(box_corners(row))
         if np.isnan(box_depth).any() or not _inside(corners.mean(axis=0), limits):
             continue
         number = int(row["class_id"])

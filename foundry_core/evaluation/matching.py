@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foundry_core.errors import InputError
-from foundry_core.records import FrameResult
-from foundry_core.scene import grid
+from foundry_core.records import FrameResult, names_of, positions
+from foundry_core.runtime.objects import UNKNOWN
 from foundry_core.scene.config import SceneConfig
+from foundry_core.scene.segment import crop_and_thin
 
 MIN_POINTS = 50
 MIN_IOU = 0.5
-UNKNOWN = "unknown"
 
 #: the rule in words, for reports
 RULE = (
@@ -102,13 +101,8 @@ def _mean(values: list) -> float | None:
 
 def kept_points(points: np.ndarray, scene: SceneConfig) -> np.ndarray:
     """Mask bool [N] of the points [N,3] that the scene's crop box, ego box and thinning leave."""
-    kept = grid.crop(points, scene.crop, scene.ego)
-    if scene.voxel > 0:
-        kept = kept[grid.voxel_first(points[kept], scene.voxel)]
-    if len(kept) > scene.max_points:
-        kept = kept[:: -(-len(kept) // scene.max_points)]
     mask = np.zeros(len(points), bool)
-    mask[kept] = True
+    mask[crop_and_thin(points, scene)] = True
     return mask
 
 
@@ -172,7 +166,7 @@ class Matcher:
 
     def add(self, truth: Any, found: FrameResult) -> list[Match]:
         """Match one frame: ``truth`` is a :class:`foundry_core.data.world.bag.Truth`; returns its matches."""
-        points = np.stack([found.parts[axis] for axis in "xyz"], axis=1)
+        points = positions(found.parts)
         row = join_points(truth.points, points)  # of each true point among the results
         here = row >= 0
         found_id = np.where(here, found.parts["object_id"][row], -1)
@@ -227,15 +221,6 @@ class Matcher:
                 used_true.add(number)
                 used_found.add(object_id)
                 yield number, object_id, iou
-
-
-def names_of(labels: str, source: str | Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Class and part names by id, from the JSON text of ``~/labels``."""
-    try:
-        names = json.loads(labels)
-        return tuple({int(key): str(name) for key, name in names[kind].items()} for kind in ("classes", "parts"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{source}: has no class and part names; replay the bag again") from None
 
 
 def pair_frames(truths: Iterable[Any], results: Iterable[FrameResult]) -> Iterator[tuple[Any, FrameResult]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,26 @@ from foundry_core.errors import InputError
 from foundry_core.files import replacing
 
 _BACKGROUND, _INK, _GRID = "#16181d", "#d8dbe2", "#2b2f38"
+
+
+def pyplot() -> Any:
+    """matplotlib's pyplot, without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
+def box_corners(row: np.void) -> np.ndarray:
+    """Corners float64 [8,3], metres, of the box of one record of :data:`foundry_core.records.OBJECT`, floor first."""
+    half = np.array([row["size_x"], row["size_y"], row["size_z"]], float) / 2
+    flat = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], float) * half[:2]
+    c, s = np.cos(float(row["yaw"])), np.sin(float(row["yaw"]))
+    flat = flat @ np.array([[c, s], [-s, c]]) + [float(row["x"]), float(row["y"])]
+    low, high = float(row["z"]) - half[2], float(row["z"]) + half[2]
+    return np.concatenate([np.c_[flat, np.full(4, low)], np.c_[flat, np.full(4, high)]])
 
 
 def birds_eye(
@@ -32,10 +53,7 @@ def birds_eye(
         names: class id -> name; unknown objects (-1) are drawn grey and without a name.
         extent: metres from the sensor to the picture's edge; by default what holds the objects.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = pyplot()
     from matplotlib.lines import Line2D
 
     if extent is None:
@@ -83,10 +101,7 @@ def birds_eye(
 def _draw_box(axes, row: np.void, names: Mapping[int, str]) -> None:
     class_id = int(row["class_id"])
     color = class_color(class_id)
-    half_x, half_y, yaw = float(row["size_x"]) / 2, float(row["size_y"]) / 2, float(row["yaw"])
-    corners = np.array([[half_x, half_y], [-half_x, half_y], [-half_x, -half_y], [half_x, -half_y], [half_x, half_y]])
-    rotation = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
-    corners = corners @ rotation.T + [float(row["x"]), float(row["y"])]
+    corners = box_corners(row)[[0, 1, 2, 3, 0]]  # the floor's outline, closed
     known = class_id >= 0
     axes.plot(-corners[:, 1], corners[:, 0], color=color, lw=1.8 if known else 0.7, alpha=1.0 if known else 0.6)
     if known:

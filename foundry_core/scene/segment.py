@@ -59,7 +59,8 @@ class SceneResult:
     phases_ms: dict[str, float] = field(default_factory=dict)
 
 
-def _crop(points: np.ndarray, config: SceneConfig) -> np.ndarray:
+def crop_and_thin(points: np.ndarray, config: SceneConfig) -> np.ndarray:
+    """Indices int64 [n] of the points [N,3] that the crop box, the ego box and the thinning leave."""
     kept = grid.crop(points, config.crop, config.ego)
     if config.voxel > 0:
         kept = kept[grid.voxel_first(points[kept], config.voxel)]
@@ -75,7 +76,7 @@ def find_segments(cloud: Cloud, config: SceneConfig) -> SceneResult:
     """
     marks = [time.perf_counter()]
     points = cloud.points
-    kept = _crop(points, config)  # (n)
+    kept = crop_and_thin(points, config)  # (n)
     cropped = points[kept] if len(kept) < len(points) else points
     marks.append(time.perf_counter())
 

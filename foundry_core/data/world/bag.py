@@ -17,6 +17,7 @@ from foundry_core.data.procedural import CATEGORIES, PART_NAMES
 from foundry_core.data.world.config import START_NS, WorldConfig
 from foundry_core.data.world.simulate import Frame, Simulator
 from foundry_core.errors import InputError
+from foundry_core.records import names_of
 
 POINTS, TRUTH, LABELS, ODOMETRY = "/points", "/truth/points", "/truth/labels", "/odom"
 
@@ -118,9 +119,8 @@ def read_truth(path: str | Path) -> Iterator[Truth]:
             raise InputError(
                 f"{path}: topic '{TRUTH}' has no field {', '.join(missing)}; write it with 'foundry world'"
             )
-        stamp = message.header.stamp
         yield Truth(
-            stamp_ns=int(stamp.sec) * 10**9 + int(stamp.nanosec),
+            stamp_ns=pointcloud2.stamp_ns(message.header.stamp),
             points=pointcloud2.xyz(points, TRUTH),
             object_id=points["object_id"].astype(np.int32),
             class_id=points["class_id"].astype(np.int16),
@@ -131,6 +131,5 @@ def read_truth(path: str | Path) -> Iterator[Truth]:
 def read_labels(path: str | Path) -> tuple[dict[int, str], dict[int, str]]:
     """Names of the classes and of the parts of a simulated bag, by id."""
     for _, _, message in bags.read_messages(path, LABELS):
-        names = json.loads(message.data)
-        return tuple({int(key): name for key, name in names[kind].items()} for kind in ("classes", "parts"))
+        return names_of(message.data, f"{path}: topic '{LABELS}'")
     raise InputError(f"{path}: topic '{LABELS}' is empty; write the bag with 'foundry world'")
