@@ -101,7 +101,7 @@ class BagReplay(Node):
         """
         deadline = time.monotonic() + self.settings.match_timeout
         node = self.settings.node
-        state = "not found"
+        state, missing = "not found", "the node became active too late"
         while time.monotonic() < deadline:
             if state != "active":
                 state = self._state(deadline)

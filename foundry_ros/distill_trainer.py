@@ -20,9 +20,7 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
 
@@ -32,19 +30,16 @@ from foundry_core.data.shapes import load_shapes
 from foundry_core.errors import InputError
 from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
-from foundry_ros import messages, parameters, processes
+from foundry_ros import messages, parameters
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
 from foundry_ros.worker import LatestWorker
 
-SENSOR_QOS = QoSProfile(
-    history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT
-)  # fmt: skip
 #: s for the training to finish its step and to save, after ~/stop and when the node ends
 STOP_PATIENCE, END_PATIENCE = 30.0, 8.0
 #: s between writes of a collection that has grown
 SAVE_PERIOD = 30.0
-WARNING_PERIOD = 5.0
 #: parameters that the next ~/start takes as they are then
 CHANGEABLE = ("minutes", "nice")
 
@@ -78,7 +73,7 @@ class DistillTrainer(Node):
         self.failure, self.finished = "", False
         self._cutter = SegmentCutter(self.collection, settings.scene, settings.sweep_period, settings.nice)
         self._shapes = self._rejected = self._written = 0
-        self._last_save = self._last_warning = time.monotonic()
+        self._last_save, self._last_warning = time.monotonic(), -WARNING_PERIOD
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
         self._autostart = settings.autostart
@@ -121,7 +116,7 @@ class DistillTrainer(Node):
             self._cutter.cut(message, time.monotonic_ns(), "~/input")
         except Exception as error:  # one bad sweep must not end the node
             self._rejected += 1
-            if time.monotonic() - self._last_warning > WARNING_PERIOD and rclpy.ok():
+            if time.monotonic() - self._last_warning >= WARNING_PERIOD and rclpy.ok():
                 self._last_warning = time.monotonic()
                 self.get_logger().warning(f"sweep rejected: {error}")
 
@@ -279,24 +274,7 @@ class DistillTrainer(Node):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT; exit code 2 when its parameters, its teacher or its data cannot be used."""
-    processes.follow_parent()
-    rclpy.init(args=sys.argv if arguments is None else arguments)
-    node = None
-    try:
-        node = DistillTrainer()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        if node is not None:
-            node.close()
-        rclpy.try_shutdown()
-    return 0
+    return run(DistillTrainer, arguments)
 
 
 if __name__ == "__main__":

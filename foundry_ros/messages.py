@@ -67,9 +67,7 @@ def read_records(message: PointCloud2, dtype: np.dtype, name: str) -> np.ndarray
     return out
 
 
-def markers_message(
-    header: Header, records: np.ndarray, names: Mapping[int, str], lifetime_s: float
-) -> MarkerArray:
+def markers_message(header: Header, records: np.ndarray, names: Mapping[int, str], lifetime_s: float) -> MarkerArray:
     """A box and a caption per object record [n], after a marker that clears the previous frame's."""
     lifetime = Duration(sec=int(lifetime_s), nanosec=int(lifetime_s % 1 * 1e9))
     markers = [Marker(header=header, action=Marker.DELETEALL)]

@@ -152,7 +152,7 @@ def from_dotted(schema: type[S], values: Mapping[str, Any], source: str | Path) 
     return parse(schema, nested, source)
 
 
-def read_parameters(path: str | Path, base: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Settings]:
+def read_parameters(path: str | Path) -> dict[str, Settings]:
     """Read a ROS parameter file (``node: {ros__parameters: {...}}``) into the settings of every node in ``NODES``.
 
     Sections of ``/**`` apply to every node. Nested and dotted names mean the same.
@@ -160,7 +160,7 @@ def read_parameters(path: str | Path, base: Mapping[str, Mapping[str, Any]] | No
     Raises:
         InputError: not such a file, an unknown node or an unknown or ill-typed key; one line that names it.
     """
-    values: dict[str, dict[str, Any]] = {name: dict((base or {}).get(name, {})) for name in NODES}
+    values: dict[str, dict[str, Any]] = {name: {} for name in NODES}
     for section, entries in sorted(_sections(path), key=lambda item: "*" not in item[0]):
         node = section.rsplit("/", 1)[-1]
         if node in ("*", "**"):

@@ -14,7 +14,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
@@ -26,19 +25,13 @@ from foundry_core import pointcloud2, records
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import Perceiver
-from foundry_ros import detections, messages, parameters, processes
+from foundry_ros import detections, messages, parameters
 from foundry_ros.counters import NodeStatistics
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
 from foundry_ros.worker import LatestWorker
 
 RCLError = rclpy_implementation.RCLError
 
-#: s between warnings of one kind
-WARNING_PERIOD = 5.0
-
-#: best effort, keep last 1: matches every publisher, and a late cloud is worth nothing
-SENSOR_QOS = QoSProfile(
-    history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT
-)  # fmt: skip
 #: reliable, keep last: matches every subscriber
 OUTPUT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
 LATCHED_QOS = QoSProfile(
@@ -276,30 +269,16 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics.publish(messages.diagnostics_message(now, name, values["model"], level, text, values))
 
 
+def _autostart(node: PerceptionNode) -> None:
+    if node.get_parameter("autostart").value:
+        for transition in (node.trigger_configure, node.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise InputError(node.failure)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT; exit code 2 when its parameters or its model cannot be used."""
-    processes.follow_parent()
-    rclpy.init(args=sys.argv if arguments is None else arguments)
-    node = None
-    try:
-        node = PerceptionNode()
-        if node.get_parameter("autostart").value:
-            for transition in (node.trigger_configure, node.trigger_activate):
-                if transition() != TransitionCallbackReturn.SUCCESS:
-                    raise InputError(node.failure)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        if node is not None:
-            node.close()
-        rclpy.try_shutdown()
-    return 0
+    return run(PerceptionNode, arguments, _autostart)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,11 @@ class NodeProcess:
         parameters: Mapping[str, Any],
         environment: Mapping[str, str],
         remappings: Mapping[str, str] | None = None,
-        extra: Sequence[str] = (),
         quiet: bool = True,
     ) -> None:
         self.node = node
         self._parameters, self._environment = parameters, environment
-        self._remappings, self._extra, self._quiet = remappings or {}, extra, quiet
+        self._remappings, self._quiet = remappings or {}, quiet
         self._tail: deque[str] = deque(maxlen=12)
         self._lines: deque[str] = deque()
         self._readers: list[threading.Thread] = []
@@ -133,7 +132,7 @@ class NodeProcess:
             arguments += ["-r", f"{source}:={target}"]
         pipe = subprocess.PIPE if self._quiet else None
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"foundry_ros.{self.node}", *arguments, *self._extra],
+            [sys.executable, "-m", f"foundry_ros.{self.node}", *arguments],
             env=dict(self._environment), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe,
             text=True, errors="replace",
             start_new_session=True,  # Ctrl-C reaches the parent, which stops its nodes in order

@@ -55,10 +55,10 @@ class Ros:
         finally:
             self.node.destroy_client(client)
 
-    def start(self, node: str, parameters: dict, remappings: dict | None = None, extra=()):
+    def start(self, node: str, parameters: dict, remappings: dict | None = None):
         from foundry_ros.processes import NodeProcess, local_environment
 
-        return NodeProcess(node, parameters, local_environment(self.domain), remappings, extra)
+        return NodeProcess(node, parameters, local_environment(self.domain), remappings)
 
 
 def wait_for(condition, timeout: float = 20.0, what: str = "condition"):
