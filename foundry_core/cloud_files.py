@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import numba
 import numpy as np
 
 from foundry_core.errors import InputError
+from foundry_core.lzf import decompress
 
 CHUNK = 1 << 18  # points
 _HEADER_LINES = 1000
@@ -182,46 +182,12 @@ def _compressed_pcd(stream: BinaryIO, layout, columns: list[str], count: int, pa
         raise InputError(f"{path}: its compressed size contradicts its {count} points; write the file again")
     _check_length(packed, stream, count, path)
     data = np.empty(size, np.uint8)
-    if _lzf_decompress(np.frombuffer(stream.read(packed), np.uint8), data) != size:
+    if decompress(np.frombuffer(stream.read(packed), np.uint8), data) != size:
         raise InputError(f"{path}: the compressed points are damaged; copy or write the file again")
     starts = np.cumsum([0, *widths]) * count  # one block per field
     blocks = {name: data[starts[k] : starts[k + 1]].view(form) for k, (name, form, _) in enumerate(layout)}
     for start in range(0, count, CHUNK):
         yield np.stack([blocks[name][start : start + CHUNK].astype(np.float64) for name in columns], axis=1)
-
-
-@numba.njit(cache=True, nogil=True)
-def _lzf_decompress(source, out):
-    """Length of the data decompressed from LZF blocks, or -1 if they are damaged."""
-    i, o, n, room = 0, 0, len(source), len(out)
-    while i < n:
-        control = int(source[i])
-        i += 1
-        if control < 32:  # a run of literals
-            length = control + 1
-            if i + length > n or o + length > room:
-                return -1
-            out[o : o + length] = source[i : i + length]
-            i += length
-            o += length
-            continue
-        length = control >> 5  # a copy from what is already there
-        if length == 7:
-            if i >= n:
-                return -1
-            length += int(source[i])
-            i += 1
-        if i >= n:
-            return -1
-        start = o - ((control & 31) << 8) - int(source[i]) - 1
-        i += 1
-        length += 2
-        if start < 0 or o + length > room:
-            return -1
-        for k in range(length):
-            out[o + k] = out[start + k]
-        o += length
-    return o
 
 
 def _npy(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:

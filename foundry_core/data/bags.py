@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""rosbag2 recordings (mcap and sqlite3, compressed or not), read and written without a ROS installation.
+"""rosbag2 recordings (mcap and sqlite3, compressed or not), read without a ROS installation.
 
 The records of a bag are the serialised messages as they were on the wire (CDR), so a replay can publish them
 unchanged; :meth:`Bag.decode` turns one into a message object with the field names of the ROS definition.
@@ -7,9 +7,6 @@ unchanged; :meth:`Bag.decode` turns one into a message object with the field nam
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import Any, NamedTuple
 from foundry_core.errors import InputError
 
 POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
-_STORAGE = (".mcap", ".db3")
+STORAGE = (".mcap", ".db3")
 
 
 class Topic(NamedTuple):
@@ -39,7 +36,7 @@ def typestore() -> Any:
 
 
 def message_class(name: str) -> type:
-    """The class of a message type, such as ``std_msgs/msg/String``, for :meth:`BagWriter.write`."""
+    """The class of a message type, such as ``std_msgs/msg/String``, to write to a bag."""
     return typestore().types[name]
 
 
@@ -48,20 +45,16 @@ def _locate(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path}: no such bag; give a rosbag2 folder, an .mcap or a .db3 file")
     if path.is_file():
-        if path.suffix not in _STORAGE:
+        if path.suffix not in STORAGE:
             raise InputError(f"{path}: not a rosbag2 recording; give its folder, an .mcap or a .db3 file")
         return path
     if (path / "metadata.yaml").is_file():
         return path
-    files = sorted(file for file in path.iterdir() if file.suffix in _STORAGE)
+    files = sorted(file for file in path.iterdir() if file.suffix in STORAGE)
     if len(files) == 1:
         return files[0]
     found = f"{len(files)} storage files and no metadata.yaml" if files else "no metadata.yaml and no storage file"
     raise InputError(f"{path}: not a rosbag2 folder ({found}); give the folder that 'ros2 bag record' wrote")
-
-
-def _belongs(file: Path) -> bool:
-    return file.is_file() and (file.name == "metadata.yaml" or any(kind in _STORAGE for kind in file.suffixes))
 
 
 def _reason(error: Exception) -> str:
@@ -227,89 +220,3 @@ def choose_point_cloud_topic(path: str | Path, topic: str | None = None) -> str:
     """See :meth:`Bag.choose_point_cloud_topic`."""
     with open_bag(path) as bag:
         return bag.choose_point_cloud_topic(topic)
-
-
-def _qos(latched: bool) -> Any:
-    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
-
-    forever = QosTime(9223372036, 854775807)
-    durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
-    return Qos(
-        QosHistory.KEEP_LAST, 1 if latched else 10, QosReliability.RELIABLE, durability, forever, forever,
-        QosLiveliness.AUTOMATIC, forever, False,
-    )  # fmt: skip
-
-
-class BagWriter:
-    """A new mcap bag, as a context manager: written beside ``path`` under a temporary name, then moved into place.
-
-    When the body raises, nothing is left behind and what was at ``path`` stays.
-
-    Args:
-        path: folder of the new bag; must not exist, or be empty, unless ``force``.
-        force: replace a bag that is there (only a folder with a metadata.yaml and nothing but a bag is ever replaced).
-        compress: zstd in the mcap chunks, which every rosbag2 reader understands.
-    """
-
-    def __init__(self, path: str | Path, force: bool = False, compress: bool = True) -> None:
-        self.path = Path(path)
-        self._force = force
-        self._compress = compress
-        self._connections: dict[str, Any] = {}
-
-    def __enter__(self) -> BagWriter:
-        from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-
-        path = self.path
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{path}: is a file; a bag is a folder, give another name")
-        if path.is_dir() and any(path.iterdir()):
-            if not self._force:
-                raise InputError(f"{path}: exists already; give another name, or --force to replace it")
-            if not (path / "metadata.yaml").is_file():
-                raise InputError(f"{path}: exists and is not a bag, so it is not replaced; give another name")
-            foreign = sorted(file.name for file in path.iterdir() if not _belongs(file))
-            if foreign:
-                raise InputError(f"{path}: holds {foreign[0]} besides a bag, so it is not replaced; give another name")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); give another folder") from None
-        self._writer = Writer(
-            self._temporary / path.name, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP
-        )
-        if self._compress:
-            self._writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        self._writer.open()
-        return self
-
-    def add_topic(self, topic: str, type: str, latched: bool = False) -> None:
-        """Declare a topic; a latched one (transient local, depth 1) reaches subscribers that join later."""
-        self._connections[topic] = self._writer.add_connection(
-            topic, type, typestore=typestore(), offered_qos_profiles=[_qos(latched)]
-        )
-
-    def write(self, topic: str, stamp_ns: int, message: Any) -> None:
-        """Append one message: an object of :func:`message_class`, or serialised bytes as read from a bag."""
-        connection = self._connections[topic]
-        if not isinstance(message, bytes | bytearray | memoryview):
-            message = typestore().serialize_cdr(message, connection.msgtype)
-        self._writer.write(connection, int(stamp_ns), message)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._writer.close()
-            if kind is None:
-                if self.path.is_dir():
-                    os.replace(self.path, self._temporary / "replaced")
-                os.replace(self._temporary / self.path.name, self.path)
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def write_bag(path: str | Path, force: bool = False, compress: bool = True) -> BagWriter:
-    """``with write_bag(path) as bag``: see :class:`BagWriter`."""
-    return BagWriter(path, force, compress)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from foundry_core.data import bags
+from foundry_core.data.bag_writer import write_bag
 from foundry_core.errors import InputError
 
 
@@ -24,7 +25,7 @@ def _cloud(stamp_ns: int, points: np.ndarray, frame_id: str = "lidar"):
 
 def _write(path, topics=("/points",), frames=5, **options):
     rng = np.random.default_rng(0)
-    with bags.write_bag(path, **options) as bag:
+    with write_bag(path, **options) as bag:
         bag.add_topic("/labels", "std_msgs/msg/String", latched=True)
         for topic in topics:
             bag.add_topic(topic, bags.POINT_CLOUD)
@@ -83,7 +84,7 @@ def test_a_single_file_and_a_folder_without_metadata_open_too(tmp_path):
 
 def test_raw_records_survive_a_copy_byte_for_byte(tmp_path):
     source, copy = _write(tmp_path / "bag"), tmp_path / "copy"
-    with bags.open_bag(source) as bag, bags.write_bag(copy) as out:
+    with bags.open_bag(source) as bag, write_bag(copy) as out:
         out.add_topic("/points", bags.POINT_CLOUD)
         records = list(bag.messages("/points"))
         for topic, stamp_ns, data in records:
@@ -186,12 +187,12 @@ def test_nothing_is_overwritten_unless_forced(tmp_path):
 
 def test_a_failing_write_leaves_nothing_behind(tmp_path):
     kept = _write(tmp_path / "bag", frames=2)
-    with pytest.raises(RuntimeError), bags.write_bag(kept, force=True) as bag:
+    with pytest.raises(RuntimeError), write_bag(kept, force=True) as bag:
         bag.add_topic("/points", bags.POINT_CLOUD)
         raise RuntimeError("the disk of the simulated robot is full")
     assert [entry.name for entry in tmp_path.iterdir()] == ["bag"]
     assert bags.point_cloud_topics(kept) == [("/points", 2)]
     shutil.rmtree(kept)
-    with pytest.raises(KeyError), bags.write_bag(kept) as bag:
+    with pytest.raises(KeyError), write_bag(kept) as bag:
         bag.write("/undeclared", 0, b"")
     assert list(tmp_path.iterdir()) == []

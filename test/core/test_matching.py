@@ -6,6 +6,7 @@ import pytest
 
 from foundry_core import records
 from foundry_core.data import bags
+from foundry_core.data.bag_writer import write_bag
 from foundry_core.data.procedural import CATEGORIES
 from foundry_core.data.world import bag as world
 from foundry_core.data.world.config import WorldConfig
@@ -242,7 +243,7 @@ def test_results_of_another_bag_are_refused(recording, tmp_path):
         matching.match_bag(recording, path, SceneConfig())
     with pytest.raises(InputError, match="names"):
         matching.match_bag(recording, _answer(recording, tmp_path / "other.npz", labels="{}"), SceneConfig())
-    with bags.write_bag(tmp_path / "plain") as bag:
+    with write_bag(tmp_path / "plain") as bag:
         bag.add_topic("/points", bags.POINT_CLOUD)
     with pytest.raises(InputError, match="/truth"):
         matching.match_bag(tmp_path / "plain", path, SceneConfig())

@@ -6,6 +6,7 @@ import pytest
 
 from foundry_core import pointcloud2
 from foundry_core.data import bags
+from foundry_core.data.bag_writer import write_bag
 from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES
 from foundry_core.data.world import bag as world_bag
 from foundry_core.data.world.config import WorldConfig
@@ -269,7 +270,7 @@ def test_the_bag_holds_the_frames_and_their_truth(tmp_path):
 
 
 def test_truth_of_a_bag_without_truth_is_refused(tmp_path):
-    with bags.write_bag(tmp_path / "bag") as bag:
+    with write_bag(tmp_path / "bag") as bag:
         bag.add_topic("/labels", "std_msgs/msg/String")
         bag.write("/labels", 0, bags.message_class("std_msgs/msg/String")("x"))
     with pytest.raises(InputError, match="/truth/points"):

@@ -28,7 +28,8 @@ from std_srvs.srv import Trigger
 from street_scene import street
 
 from foundry_core.card import Architecture, ModelCard, Preprocessing
-from foundry_core.data.bags import POINT_CLOUD, message_class, typestore, write_bag
+from foundry_core.data.bag_writer import write_bag
+from foundry_core.data.bags import POINT_CLOUD, message_class, typestore
 from foundry_core.data.shapes import load_shapes
 from foundry_core.models.heads import Perception
 from foundry_core.models.registry import load_model, random_teacher, save_model

@@ -20,7 +20,8 @@ from street_scene import BOX, POLE, street
 from tiny_model import write_tiny_model
 
 from foundry_core import pointcloud2
-from foundry_core.data.bags import POINT_CLOUD, message_class, write_bag
+from foundry_core.data.bag_writer import write_bag
+from foundry_core.data.bags import POINT_CLOUD, message_class
 from foundry_core.records import read_labels, read_results
 
 ROOT = Path(__file__).resolve().parents[2]

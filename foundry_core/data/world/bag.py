@@ -13,6 +13,7 @@ import numpy as np
 
 from foundry_core import pointcloud2
 from foundry_core.data import bags
+from foundry_core.data.bag_writer import BagWriter, write_bag
 from foundry_core.data.procedural import CATEGORIES, PART_NAMES
 from foundry_core.data.world.config import START_NS, WorldConfig
 from foundry_core.data.world.simulate import Frame, Simulator
@@ -81,7 +82,7 @@ def write_world_bag(
     Raises:
         InputError: the path cannot be written.
     """
-    with bags.write_bag(path, force=force) as bag:
+    with write_bag(path, force=force) as bag:
         simulator = Simulator(config)
         bag.add_topic(LABELS, "std_msgs/msg/String", latched=True)
         bag.add_topic(POINTS, bags.POINT_CLOUD)
@@ -96,7 +97,7 @@ def write_world_bag(
     return Path(path)
 
 
-def _write_frame(bag: bags.BagWriter, frame: Frame, frame_id: str) -> None:
+def _write_frame(bag: BagWriter, frame: Frame, frame_id: str) -> None:
     stamp = frame.stamp_ns
     xyz = {axis: frame.points[:, column] for column, axis in enumerate("xyz")}
     header = _header(stamp, frame_id)
