@@ -8,7 +8,6 @@ import importlib
 import os
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
 
@@ -40,7 +39,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def build() -> typer.Typer:
-    """The typer application with every group that is there."""
+    """The typer application with every group of commands."""
     app = typer.Typer(
         name="foundry",
         no_args_is_help=True,
@@ -61,8 +60,7 @@ def build() -> typer.Typer:
         """
 
     for group in GROUPS:
-        if Path(__file__).with_name(f"{group}.py").is_file():
-            importlib.import_module(f"foundry_core.cli.{group}").register(app)
+        importlib.import_module(f"foundry_core.cli.{group}").register(app)
     return app
 
 

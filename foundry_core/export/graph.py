@@ -22,9 +22,8 @@ from foundry_core.export.rewrite import for_inference
 from foundry_core.files import write_atomically
 from foundry_core.models.heads import Perception
 from foundry_core.models.registry import load_model
+from foundry_core.runtime.session import INPUTS, OUTPUTS
 
-INPUTS = ("centers", "neighborhoods", "points", "interpolation_index", "interpolation_weight")
-OUTPUTS = ("tokens", "supertokens", "class_logits", "part_logits")
 TOLERANCE = 1e-4
 
 
@@ -43,7 +42,7 @@ class _Graph(nn.Module):
 def example_inputs(card: ModelCard, batch: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Graph inputs for ``batch`` procedural compositions."""
     size = card.preprocessing
-    names = INPUTS if card.heads.parts else INPUTS[:2]
+    names = list(INPUTS) if card.heads.parts else list(INPUTS)[:2]
     columns: dict[str, list[np.ndarray]] = {name: [] for name in INPUTS}
     for number in range(batch):
         points, _ = geometry.prepare(compose(2 * size.points, np.random.default_rng([seed, number])), size.points)

@@ -21,7 +21,7 @@ class LoopConfig(Settings):
     weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the run in which the learning rate rises")
     clip: float = Field(5.0, gt=0, description="largest gradient norm")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: autocast where the processor gains from it")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: matrix products in bfloat16 (autocast)")
     seed: int = 0
     threads: int = Field(1, ge=1, description="threads of the training process")
     workers: int = Field(1, ge=0, description="data processes beside it; 0 makes the data in the training process")
@@ -60,7 +60,7 @@ class HeadConfig(Settings):
     name: str
     model: str = Field(description="name or path of the backbone, which stays frozen")
     loop: LoopConfig = LoopConfig()
-    scenes: int = Field(24, ge=0, description="simulated scenes per kind whose segments join the training")
+    scenes: int = Field(24, ge=0, description="simulated scenes, all kinds together, whose segments join")
     frames: int = Field(8, ge=1, description="sweeps taken from each scene")
     samples: int = Field(24000, ge=1, description="objects from the stream of shapes and single views")
     part_weight: float = Field(1.0, ge=0)

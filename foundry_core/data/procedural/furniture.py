@@ -20,7 +20,7 @@ from foundry_core.data.procedural.primitives import (
 from foundry_core.data.procedural.seating import four_legs
 
 
-def _pedestal(shape: Assembly, rng: np.random.Generator, x: float, height: float, reach: float) -> None:
+def _pedestal(shape: Assembly, rng: np.random.Generator, height: float, reach: float) -> None:
     radius = rng.uniform(0.03, 0.08)
     if chance(rng, 0.5):
         shape.add(
@@ -74,7 +74,7 @@ def table(rng: np.random.Generator) -> LabeledMesh:
                 shape.add("leg", box((0, side * y, under - tall / 2), (2 * x, 0.02, tall)))
                 shape.add("leg", box((side * x, 0, under - tall / 2), (0.02, 2 * y, tall)))
     elif style == "pedestal" and width / depth < 1.7:
-        _pedestal(shape, rng, 0.0, under, min(depth, width) * rng.uniform(0.28, 0.4))
+        _pedestal(shape, rng, under, min(depth, width) * rng.uniform(0.28, 0.4))
     elif style == "hairpin":
         for sx in (-1, 1):
             for sy in (-1, 1):

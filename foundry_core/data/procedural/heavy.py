@@ -118,7 +118,7 @@ def truck(rng: np.random.Generator) -> LabeledMesh:
             shape.add("cargo", *[box((at, 0, (floor + top) / 2), (0.06, 2 * half + 0.05, top - floor)) for at in x])
     elif style == "tank":
         tall = (top - floor) * 0.8
-        shape.add("cargo", _tank(rng, cargo, half, floor, tall))
+        shape.add("cargo", _tank(cargo, half, floor, tall))
         shape.add("cargo", *[box((at * cargo, 0, floor + tall + 0.03), (0.5, 0.5, 0.14)) for at in (0.3, 0.7)])
     elif style in ("flat", "tipper", "pickup"):
         wall = {"flat": rng.uniform(0.15, 0.5), "tipper": rng.uniform(0.7, 1.3), "pickup": cab_high * 0.6 - floor}[
@@ -160,7 +160,7 @@ def truck(rng: np.random.Generator) -> LabeledMesh:
     return shape.mesh()
 
 
-def _tank(rng: np.random.Generator, cargo: float, half: float, floor: float, tall: float):
+def _tank(cargo: float, half: float, floor: float, tall: float):
     """An elliptic tank along x with domed ends."""
     angle = np.arange(18) * (2 * np.pi / 18)
     rings = []

@@ -47,8 +47,3 @@ class WorldConfig(Settings):
         minimum = 0.3 if self.kind == "room" else 0.7
         steps = {16: 2160, 32: 1800, 64: 1440}[self.beams]
         return LidarConfig(beams=self.beams, azimuth_steps=steps, elevation_deg=span, min_range=minimum)
-
-
-def world_config(sensor: str = "lidar", **values) -> WorldConfig:
-    """The usual scene for a sensor, a street for the lidar and a room for the camera, with ``values`` on top."""
-    return WorldConfig(**{"kind": "street" if sensor == "lidar" else "room", "sensor": sensor, **values})

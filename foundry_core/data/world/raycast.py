@@ -7,6 +7,8 @@ its frame. So a frame of a scene with moving objects costs no rebuild, and no gr
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numba
 import numpy as np
 
@@ -213,6 +215,7 @@ class Mesh:
         self.radius = float(np.linalg.norm(np.asarray(vertices, np.float64) - self.center, axis=1).max()) + 1e-3
 
 
+@dataclass(frozen=True)
 class Hits:
     """What each ray met first.
 
@@ -223,7 +226,10 @@ class Hits:
         cosine: float32 [R], cosine of the angle between ray and surface normal, 0 for nothing.
     """
 
-    __slots__ = ("cosine", "distance", "mesh", "triangle")
+    distance: np.ndarray
+    mesh: np.ndarray
+    triangle: np.ndarray
+    cosine: np.ndarray
 
 
 class Caster:
@@ -258,20 +264,17 @@ class Caster:
         for row, mesh in enumerate(self.meshes):
             spheres[row, :3] = mesh_from_sensor[row].T @ (mesh.center - origins[row])
             spheres[row, 3] = mesh.radius
-        hits = Hits()
         count = len(directions)
-        hits.distance = np.empty(count, np.float32)
+        distance = np.empty(count, np.float32)
         triangle, owner = np.empty(count, np.int32), np.empty(count, np.int32)
         rotation32 = np.ascontiguousarray(mesh_from_sensor, np.float32)
         _cast(
             np.ascontiguousarray(directions, np.float32), origins.astype(np.float32), rotation32, self._roots,
-            self._bases, spheres, self._nodes, self._corners, max_range, hits.distance, triangle, owner,
+            self._bases, spheres, self._nodes, self._corners, max_range, distance, triangle, owner,
         )  # fmt: skip
         found = owner >= 0
         row = np.where(found, self._bases[owner] + triangle, 0)
         local = np.einsum("rij,rj->ri", rotation32[owner[found]], directions[found])
-        hits.cosine = np.zeros(count, np.float32)
-        hits.cosine[found] = np.abs((local * self._normals[row[found]]).sum(axis=1))
-        hits.mesh = owner
-        hits.triangle = np.where(found, self._order[row], -1).astype(np.int32)
-        return hits
+        cosine = np.zeros(count, np.float32)
+        cosine[found] = np.abs((local * self._normals[row[found]]).sum(axis=1))
+        return Hits(distance, owner, np.where(found, self._order[row], -1).astype(np.int32), cosine)

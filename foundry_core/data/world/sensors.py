@@ -25,7 +25,6 @@ BEAMS: dict[int, np.ndarray] = {
 class LidarConfig(Settings):
     """A spinning lidar. One sweep is taken as an instant: there is no distortion by the sensor's own motion."""
 
-    kind: Literal["lidar"] = "lidar"
     beams: Literal[16, 32, 64] = Field(64, description="number of beams; sets the table of elevation angles")
     azimuth_steps: int = Field(1440, ge=16, le=8192, description="firings in one turn")
     elevation_deg: tuple[float, float] | None = Field(
@@ -85,7 +84,6 @@ class LidarConfig(Settings):
 class RgbdConfig(Settings):
     """A depth camera with a pinhole pattern; the points are in the camera's body frame, x along the optical axis."""
 
-    kind: Literal["rgbd"] = "rgbd"
     width: int = Field(320, ge=8, le=1920, description="columns of the depth image")
     height: int = Field(240, ge=8, le=1200, description="rows of the depth image")
     field_of_view_deg: float = Field(58.0, gt=5, lt=150, description="horizontal field of view, degrees")
@@ -141,9 +139,6 @@ class RgbdConfig(Settings):
         measured = distance[kept] + sigma * rng.standard_normal(len(kept)) / along[kept]
         intensity = np.clip(albedo[kept] * (0.4 + 0.6 * cosine[kept]), 0.0, 1.0).astype(np.float32)
         return kept, measured.astype(np.float32), intensity
-
-
-SensorConfig = LidarConfig | RgbdConfig
 
 
 def unit_vectors(elevation: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
