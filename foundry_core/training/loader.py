@@ -39,21 +39,25 @@ def _one_thread(_worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _stack(samples) -> tuple[Tensor, ...]:
-    return tuple(torch.from_numpy(np.stack(column)) for column in zip(*samples, strict=True))
+def _stack(samples) -> tuple[np.ndarray, ...]:
+    return tuple(np.stack(column) for column in zip(*samples, strict=True))
+
+
+def _tensors(arrays: tuple[np.ndarray, ...]) -> tuple[Tensor, ...]:
+    return tuple(map(torch.from_numpy, arrays))
 
 
 def batches_from(dataset: Dataset, step: int, batch: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
     """Endless batches, starting with that of ``step``; any number of workers gives the same sequence."""
-    return iter(
-        DataLoader(
-            dataset,
-            batch_sampler=_BatchesFrom(step, batch),
-            num_workers=workers,
-            collate_fn=_stack,
-            worker_init_fn=_one_thread,
-            prefetch_factor=4 if workers else None,
-            # its own: the loader must not draw from the generator that a checkpoint restores
-            generator=torch.Generator(),
-        )
+    loader = DataLoader(
+        dataset,
+        batch_sampler=_BatchesFrom(step, batch),
+        num_workers=workers,
+        collate_fn=_stack,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+        # its own: the loader must not draw from the generator that a checkpoint restores
+        generator=torch.Generator(),
     )
+    # workers send arrays: a tensor's memory is handed over on request, and an interrupt could come in between
+    return map(_tensors, loader)
