@@ -88,6 +88,9 @@ class ObjectHead(Settings):
     classes: list[str]
     temperature: float = Field(1.0, gt=0, description="divides the logits; fitted on held-out training data")
     unknown_threshold: float = Field(0.0, ge=0, le=1, description="below this probability the answer is unknown")
+    largest_m: dict[str, float] = Field(
+        {}, description="class -> diagonal of its largest member, metres; a larger segment is not of that class"
+    )
 
 
 class PartHead(Settings):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# a shell that runs the suite in the background has SIGINT ignored, and every process that a test starts would inherit it
+# a shell that runs the suite in the background has SIGINT ignored, and what a test starts would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

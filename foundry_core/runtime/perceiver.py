@@ -71,6 +71,7 @@ class Perceiver:
         threshold = self.config.unknown_threshold
         self._threshold = self._head.unknown_threshold if threshold is None else threshold
         self._allowed = self._allowed_parts()
+        self._largest = np.array([self._head.largest_m.get(name, np.inf) for name in self._head.classes])  # (C,)
         geometry.warm_up()
 
     def _allowed_parts(self) -> list[np.ndarray]:
@@ -99,7 +100,8 @@ class Perceiver:
         """Find and name the objects of a cloud, in the cloud's frame (sensor axes: x forward, y left, z up)."""
         scene = find_segments(cloud, self.config.scene)
         phases = {**scene.phases_ms, "group": 0.0, "network": 0.0, "labels": 0.0}
-        predictions = self._classify([segment.points for segment in scene.segments], phases)
+        diagonals = [float(np.linalg.norm(segment.size)) for segment in scene.segments]
+        predictions = self._classify([segment.points for segment in scene.segments], phases, diagonals)
         objects = [Object(*pair) for pair in zip(scene.segments, predictions, strict=True)]
         return Perception(objects, phases, scene)
 
@@ -117,7 +119,10 @@ class Perceiver:
             checked.append(points)
         return self._classify(checked, {"group": 0.0, "network": 0.0, "labels": 0.0})
 
-    def _classify(self, clouds: Sequence[np.ndarray], phases: dict[str, float]) -> list[Prediction]:
+    def _classify(
+        self, clouds: Sequence[np.ndarray], phases: dict[str, float], diagonals: Sequence[float] | None = None
+    ) -> list[Prediction]:
+        """Answers for points [n,3] each; with ``diagonals`` in metres, classes that are never so large are out."""
         predictions = []
         for start in range(0, len(clouds), self.config.max_batch):
             batch = clouds[start : start + self.config.max_batch]
@@ -127,6 +132,8 @@ class Perceiver:
             outputs = self.session.run(inputs)
             marks.append(time.perf_counter())
             probabilities = _softmax(outputs["class_logits"].astype(np.float64) / self._head.temperature)  # (B, C)
+            if diagonals is not None:
+                probabilities = self._of_plausible_size(probabilities, diagonals[start : start + len(batch)])
             for row, points in enumerate(batch):
                 part_logits = outputs["part_logits"][row] if self.card.heads.parts else None  # (N, P)
                 predictions.append(self._answer(points, sampled[row], probabilities[row], part_logits))
@@ -134,6 +141,15 @@ class Perceiver:
             for k, phase in enumerate(("group", "network", "labels")):
                 phases[phase] += 1e3 * (marks[k + 1] - marks[k])
         return predictions
+
+    def _of_plausible_size(self, probabilities: np.ndarray, diagonals: Sequence[float]) -> np.ndarray:
+        """Probabilities [B,C] without the classes that the segments are too large for; the network sees no size.
+
+        Only an upper bound holds: what a sensor sees of an object can be any smaller.
+        """
+        kept = np.where(np.asarray(diagonals)[:, None] <= self._largest, probabilities, 0.0)
+        total = kept.sum(axis=1, keepdims=True)
+        return np.where(total > 0, kept / np.maximum(total, 1e-300), probabilities)
 
     def _group(self, batch: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
         """Graph inputs, and for each object the index int64 [N] of the network's points into its own."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry_core.card import Heads, Metric, ModelCard, ObjectHead, PartHead, Training, TrainingData
-from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES
+from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES, make_shape
 from foundry_core.evaluation.matching import mean_part_iou
 from foundry_core.export.rewrite import for_inference
 from foundry_core.models.heads import Perception
@@ -33,6 +33,16 @@ def allowed_parts() -> Tensor:
         for part in CATEGORY_PARTS[name]:
             allowed[number, PART_NAMES.index(part)] = True
     return allowed
+
+
+def largest_diagonals(samples: int = 200, margin: float = 1.25) -> dict[str, float]:
+    """Diagonal in metres of the largest of ``samples`` members of each category, with a margin for segmentation."""
+    rng = np.random.default_rng(0)
+    sizes = {}
+    for name in CATEGORIES:
+        extents = [np.subtract(*make_shape(name, rng).bounds[::-1]) for _ in range(samples)]
+        sizes[name] = round(margin * float(np.linalg.norm(extents, axis=1).max()), 2)
+    return sizes
 
 
 class HeadTraining:
@@ -118,7 +128,7 @@ def train_heads(config: HeadConfig, out: Path, minutes: float | None = None, sou
     """Train heads on a frozen backbone and write the model directory ``out/<name>`` with both; its card."""
     backbone, card = load_model(config.model)
     heads = Heads(
-        objects=ObjectHead(classes=list(CLASSES)),
+        objects=ObjectHead(classes=list(CLASSES), largest_m=largest_diagonals()),
         parts=PartHead(
             parts=list(PART_NAMES), class_parts={name: list(parts) for name, parts in CATEGORY_PARTS.items()}
         ),

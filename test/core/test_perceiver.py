@@ -191,6 +191,21 @@ def test_perceive_finds_names_and_labels_objects_of_a_scene(model):
     np.testing.assert_allclose(tall.segment.center[:2], [6, 2], atol=0.05)
 
 
+def test_a_segment_is_never_of_a_class_that_it_is_too_large_for(model, tmp_path):
+    floor = np.c_[np.random.default_rng(0).uniform(-15, 15, (20_000, 2)), np.full(20_000, -1.6)]
+    small, large = (_box((length, 0.5, 0.5), 900) + [6, y, -1.1] for length, y in ((1.5, -6), (4.0, 6)))
+    cloud = Cloud.from_points(np.concatenate([floor, small, large]))
+    assert [item.prediction.label for item in Perceiver(model).perceive(cloud).objects] == ["flat", "flat"]
+    limits = {"flat": 3.0}
+    write_card(tmp_path, _card(objects=ObjectHead(classes=CLASSES, unknown_threshold=0.0, largest_m=limits)))
+    perceiver = Perceiver(tmp_path)
+    answers = {item.segment.size[0] > 3: item.prediction for item in perceiver.perceive(cloud).objects}
+    assert answers[False].label == "flat" and answers[True].unknown
+    assert dict(answers[True].top5)["flat"] == 0.0
+    assert sum(dict(answers[True].top5).values()) == pytest.approx(1.0)
+    assert perceiver.classify([large])[0].label == "flat"  # an object of unknown unit has no size
+
+
 def test_an_empty_cloud_has_no_objects(model):
     perception = Perceiver(model).perceive(Cloud.from_points(np.empty((0, 3))))
     assert perception.objects == [] and perception.phases_ms["network"] == 0
