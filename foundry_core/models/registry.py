@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, find_model, load_card, write_card
 from foundry_core.errors import InputError
+from foundry_core.files import write_atomically
 from foundry_core.models.heads import Perception
 from foundry_core.models.student import Student
 from foundry_core.models.teacher import Teacher
@@ -73,19 +72,10 @@ def load_model(name_or_path: str | Path) -> tuple[Perception, ModelCard]:
 def save_model(directory: str | Path, network: Perception, card: ModelCard) -> ModelCard:
     """Write ``model.safetensors`` and ``card.json``; graphs exported from earlier weights are removed."""
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
-    handle, temporary = tempfile.mkstemp(dir=directory, prefix=".model.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(state, temporary)
-        os.chmod(temporary, 0o644)
-        for graph in directory.glob("*.onnx"):
-            graph.unlink()
-        os.replace(temporary, directory / WEIGHTS_FILE)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(directory / WEIGHTS_FILE, save(state))
+    for graph in directory.glob("*.onnx"):
+        graph.unlink()
     count = sum(parameter.numel() for parameter in network.parameters())
     return write_card(directory, card.model_copy(update={"parameters": count}))
 

@@ -67,7 +67,7 @@ class FeatureBank:
     points: Tensor
     label: Tensor
     part: Tensor
-    source: np.ndarray  # 0 shapes and views, 1 street, 2 room
+    source: np.ndarray  # int [M]: 0 single shapes and views, 1 segments of simulated sweeps
 
     @classmethod
     def extract(
