@@ -18,7 +18,7 @@ from foundry_core.evaluation.features import RANDOM, features
 
 #: the one free parameter of each probe, chosen on a quarter of the train split
 GRIDS = {
-    "linear": (lambda c: LogisticRegression(C=c, max_iter=2000), (0.001, 0.003, 0.01, 0.03, 0.1)),
+    "linear": (lambda c: LogisticRegression(C=c, max_iter=2000), (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
     "rbf": (lambda c: SVC(C=c, gamma="scale"), (1.0, 3.0, 10.0, 30.0)),
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -235,7 +236,12 @@ def test_up_runs_until_ctrl_c(model):
             node.destroy_node()
             context.try_shutdown()
             process.send_signal(signal.SIGINT)
-            _, text = process.communicate(timeout=20)
+            try:
+                _, text = process.communicate(timeout=20)
+            finally:
+                for pid in (*nodes, process.pid):  # leave nothing behind that would answer another test
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
         assert process.returncode == 0, text
         assert "Traceback" not in text
         assert not any(_alive(pid) for pid in nodes)
