@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.card import WEIGHTS_FILE, ModelCard, Training, find_model, sha256
+from foundry_core.card import WEIGHTS_FILE, ModelCard, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.models.heads import Perception
@@ -102,14 +102,10 @@ def distill(config: DistillConfig, out: Path, minutes: float | None = None, sour
         budgets=config.budgets or [architecture.supertokens.count],
         training=[
             *teacher_card.training,
-            Training(
-                task="foundation model distillation: SmoothL1 on token features",
-                data=stream.provenance(),
-                seed=config.loop.seed,
-                steps=run.step,
-                batch=config.loop.batch,
-                minutes=round(run.elapsed / 60, 1),
-                config=source,
+            run.record(
+                "foundation model distillation: SmoothL1 on token features",
+                stream.provenance(),
+                source,
                 parent=teacher_card.name,
                 parent_sha256=sha256(find_model(config.teacher) / WEIGHTS_FILE),
             ),

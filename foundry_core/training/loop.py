@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from torch import Tensor, nn
 
+from foundry_core.card import Training, TrainingData
 from foundry_core.errors import InputError
 from foundry_core.files import replacing, write_atomically
 from foundry_core.schema import Settings
@@ -150,6 +151,19 @@ class Run:
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: does not fit this run ({reason}); start anew in another --out") from None
+
+    def record(self, task: str, data: list[TrainingData], source: str, **parent: str) -> Training:
+        """What the model card says of this run; ``parent`` and ``parent_sha256`` where it built on another model."""
+        return Training(
+            task=task,
+            data=data,
+            seed=self.config.seed,
+            steps=self.step,
+            batch=self.config.batch,
+            minutes=round(self.elapsed / 60, 1),
+            config=source,
+            **parent,
+        )
 
     def train(self, batches: Callable[[int], Iterator[Any]], title: str) -> dict[str, float]:
         """Run to the end of the steps or minutes.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from foundry_core.card import ModelCard, Training
+from foundry_core.card import ModelCard
 from foundry_core.data.stream import ShapeStream
 from foundry_core.models.heads import Perception
 from foundry_core.models.masked import MaskedAutoencoder
@@ -47,16 +47,6 @@ def pretrain(config: PretrainConfig, out: Path, minutes: float | None = None, so
         description=config.description,
         architecture=config.architecture,
         preprocessing=config.preprocessing,
-        training=[
-            Training(
-                task="masked autoencoding (Point-MAE)",
-                data=stream.provenance(),
-                seed=config.loop.seed,
-                steps=run.step,
-                batch=config.loop.batch,
-                minutes=round(run.elapsed / 60, 1),
-                config=source,
-            )
-        ],
+        training=[run.record("masked autoencoding (Point-MAE)", stream.provenance(), source)],
     )
     return save_model(out / config.name, Perception(task.teacher, config.architecture.encoder.width), card)
