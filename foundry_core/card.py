@@ -46,6 +46,10 @@ class TokenizerConfig(Settings):
     first: int = Field(128, ge=1)
     second: int = Field(256, ge=1)
     third: int = Field(512, ge=1)
+    stride: int = Field(1, ge=1, description="every stride-th neighbour of a patch is read, from near to far")
+    pool: Literal["after", "before"] = Field(
+        "after", description="the maximum over the patch comes after the last linear map, or before it (cheaper)"
+    )
 
 
 class EncoderConfig(Settings):
@@ -68,9 +72,16 @@ class SupertokenConfig(Settings):
     """Dynamic supertoken optimisation (DSO) and cross-attention upsampling (CAU) of a student."""
 
     count: int = Field(16, ge=1, description="supertokens s")
-    assignment: Literal["sinkhorn", "gumbel"] = "sinkhorn"
+    assignment: Literal["sinkhorn", "gumbel", "fps"] = Field(
+        "sinkhorn", description="learned and balanced, learned as in the paper, or the cells of the first s FPS centres"
+    )
     sinkhorn_iterations: int = Field(4, ge=1)
-    upsampling: Literal["residual", "cross-attention", "residual+cross-attention"] = "cross-attention"
+    noise: bool = Field(True, description="Gumbel noise on the assignment in training")
+    merge: Literal["hard", "soft"] = Field("hard", description="tokens average into their own supertoken, or into all")
+    spread: Literal["hard", "soft"] = Field("hard", description="A in A S: one-hot, or a mixture of all supertokens")
+    upsampling: Literal["none", "residual", "cross-attention", "residual+cross-attention"] = "cross-attention"
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the upsampling, over the token dimension")
+    alone: bool = Field(False, description="train a control beside it that rebuilds the features from A S alone")
 
 
 class Architecture(Settings):
@@ -80,6 +91,28 @@ class Architecture(Settings):
     encoder: EncoderConfig = EncoderConfig()
     supertokens: SupertokenConfig | None = None
     output_width: int | None = Field(None, description="token dimension of the teacher, where a student's differs")
+
+    @property
+    def token_width(self) -> int:
+        """Dimension d of the token features that the network gives."""
+        return self.output_width or self.encoder.width
+
+
+class SizeLikelihood(Settings):
+    """How often a sensor sees each class at which size: a table over the diagonal of the box around the points seen."""
+
+    edges_m: list[float] = Field(min_length=2, description="rising edges of the bins, metres; the end bins are open")
+    density: dict[str, list[float]] = Field(description="class -> probability of each bin, none of them 0")
+    weight: float = Field(1.0, ge=0, description="exponent of the likelihood; fitted on held-out training data")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SizeLikelihood:
+        if any(high <= low for low, high in zip(self.edges_m, self.edges_m[1:], strict=False)):
+            raise ValueError("edges_m must rise")
+        for name, values in self.density.items():
+            if len(values) != len(self.edges_m) - 1 or min(values) <= 0:
+                raise ValueError(f"density of {name}: one positive value for each of the {len(self.edges_m) - 1} bins")
+        return self
 
 
 class ObjectHead(Settings):
@@ -91,6 +124,7 @@ class ObjectHead(Settings):
     largest_m: dict[str, float] = Field(
         {}, description="class -> diagonal of its largest member, metres; a larger segment is not of that class"
     )
+    sizes: SizeLikelihood | None = Field(None, description="how large each class is seen; the network sees no size")
 
 
 class PartHead(Settings):
@@ -98,6 +132,7 @@ class PartHead(Settings):
 
     parts: list[str]
     class_parts: dict[str, list[str]] = Field(description="class -> the parts that it can have")
+    hidden: int = Field(192, ge=1, description="width of the head's layers, which run once for every point")
 
 
 class Heads(Settings):

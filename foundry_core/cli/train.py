@@ -19,6 +19,7 @@ Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/
 Data = Annotated[
     list[Path] | None, typer.Option(help="shape set .npz to train on too, or a YAML list of them; may be repeated")
 ]
+Cache = Annotated[Path, typer.Option(help="folder of what is computed once and kept: teacher features, sightings")]
 DataRoot = Annotated[Path, typer.Option(help="where relative paths of a YAML list start")]
 
 
@@ -97,6 +98,7 @@ def register(app: typer.Typer) -> None:
         data: Data = None,
         data_root: DataRoot = Path(),
         teacher: Annotated[str | None, typer.Option(help="name or path of the teacher; default: the config's")] = None,
+        cache: Cache = Path("runs/cache"),
         minutes: Minutes = None,
         resume: Resume = None,
         out: Out = None,
@@ -113,13 +115,14 @@ def register(app: typer.Typer) -> None:
         if teacher is not None:
             settings = settings.model_copy(update={"teacher": teacher})
         folder = _folder(resume, out, settings.name)
-        card = run(settings, folder, minutes, str(config))
+        card = run(settings, folder, minutes, str(config), cache)
         console.print(f"wrote {folder / card.name}: {card.parameters:,} parameters")
 
     @app.command()
     def head(
         config: Config,
         model: Annotated[str | None, typer.Option(help="name or path of the backbone; default: the config's")] = None,
+        cache: Cache = Path("runs/cache"),
         minutes: Minutes = None,
         resume: Resume = None,
         out: Out = None,
@@ -136,5 +139,5 @@ def register(app: typer.Typer) -> None:
         if model is not None:
             settings = settings.model_copy(update={"model": model})
         folder = _folder(resume, out, settings.name)
-        card = train_heads(settings, folder, minutes, str(config))
+        card = train_heads(settings, folder, minutes, str(config), cache)
         console.print(f"wrote {folder / card.name}: {', '.join(f'{m.name} {m.value} {m.unit}' for m in card.metrics)}")

@@ -27,6 +27,7 @@ class FusedTokenizer(nn.Module):
 
     def __init__(self, tokenizer: Tokenizer):
         super().__init__()
+        self.config = tokenizer.config
         with torch.no_grad():
             scale, shift = _scale_shift(tokenizer.point_norm)
             self.point = _linear(scale[:, None] * tokenizer.point.weight, scale * tokenizer.point.bias + shift)
@@ -41,9 +42,13 @@ class FusedTokenizer(nn.Module):
             self.token_bias = nn.Parameter(tokenizer.token.bias.clone())
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
+        neighborhoods = neighborhoods[:, :, :: self.config.stride]
         b, g, k, _ = neighborhoods.shape
         x = torch.relu(self.point(neighborhoods.reshape(b * g, k, 3)))  # (B*G, K, first)
         patch = self.from_patch(self.local(x).amax(dim=1))  # (B*G, third)
+        if self.config.pool == "before":  # the maximum commutes with what is the same for, or grows with, every point
+            x = torch.relu(self.from_point(x).amax(dim=1) + patch)  # (B*G, third)
+            return (self.token(x) + self.token_bias).view(b, g, -1)
         x = torch.relu(self.from_point(x) + patch[:, None])  # (B*G, K, third)
         return (self.token(x).amax(dim=1) + self.token_bias).view(b, g, -1)
 

@@ -76,11 +76,11 @@ class PartHead(nn.Module):
 class Perception(nn.Module):
     """A backbone with its heads: what is exported for the robot."""
 
-    def __init__(self, backbone: nn.Module, width: int, classes: int = 0, parts: int = 0):
+    def __init__(self, backbone: nn.Module, width: int, classes: int = 0, parts: int = 0, part_hidden: int = 192):
         super().__init__()
         self.backbone = backbone
         self.objects = ObjectHead(width, classes) if classes else None
-        self.parts = PartHead(width, parts) if parts else None
+        self.parts = PartHead(width, parts, part_hidden) if parts else None
 
     def forward(
         self, centers: Tensor, neighborhoods: Tensor, points=None, index=None, weight=None

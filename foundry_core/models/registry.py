@@ -22,19 +22,15 @@ def create_model(architecture: Architecture) -> nn.Module:
     return Student(architecture) if architecture.supertokens else Teacher(architecture)
 
 
-def token_width(card: ModelCard) -> int:
-    """Dimension d of the token features that a model gives."""
-    return card.architecture.output_width or card.architecture.encoder.width
-
-
 def create_perception(card: ModelCard) -> Perception:
     """The network of a card, its heads included, with random weights."""
     objects, parts = card.heads.objects, card.heads.parts
     return Perception(
         create_model(card.architecture),
-        token_width(card),
+        card.architecture.token_width,
         classes=len(objects.classes) if objects else 0,
         parts=len(parts.parts) if parts else 0,
+        part_hidden=parts.hidden if parts else 0,
     )
 
 

@@ -3,12 +3,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from foundry_core.card import Architecture
-from foundry_core.models.supertokens import SupertokenAssignment, Upsampling
+from foundry_core.models.supertokens import Assignment, FromSupertokens, SupertokenAssignment, Upsampling
 from foundry_core.models.tokenizer import PositionEmbedding, Tokenizer
 from foundry_core.models.transformer import Encoder, init_weights
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a student knows before it rebuilds.
+
+    Attributes:
+        tokens: [B,G,d] of its own tokenizer; positions: [B,G,d].
+        supertokens: [B,s,d], after the blocks.
+        assignment: which supertoken each token goes to; spread: [B,G,s], the A of A S.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    supertokens: Tensor
+    assignment: Assignment
+    spread: Tensor
 
 
 class Student(nn.Module):
@@ -19,6 +38,7 @@ class Student(nn.Module):
         if architecture.supertokens is None:
             raise ValueError("a student's architecture needs `supertokens`")
         encoder, supertokens = architecture.encoder, architecture.supertokens
+        out = architecture.token_width
         self.architecture = architecture
         self.tokenizer = Tokenizer(architecture.tokenizer, encoder.width)
         self.position = PositionEmbedding(encoder.position_hidden, encoder.width)
@@ -26,34 +46,51 @@ class Student(nn.Module):
         self.position.apply(init_weights)
         self.encoder.apply(init_weights)
         self.assignment = SupertokenAssignment(supertokens, encoder.width)
-        self.upsampling = Upsampling(
-            supertokens, encoder.width, encoder.heads, architecture.output_width or encoder.width
-        )
+        self.upsampling = Upsampling(supertokens, encoder.width, encoder.heads, out)
+        self.from_supertokens = FromSupertokens(encoder.width, out) if supertokens.alone else None
 
-    def forward(
+    def encode(
         self,
         centers: Tensor,
-        neighborhoods: Tensor,
-        budget: int | None = None,
+        neighborhoods: Tensor | None,
+        budgets: list[int],
         temperature: float = 1.0,
         tokens: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Rebuild the teacher's token features.
+    ) -> list[Encoded]:
+        """Supertokens at each of the budgets; the tokenizer, the largest part of the work, runs once for all.
 
         Args:
             centers: [B,G,3]; neighborhoods: [B,G,K,3].
-            budget: supertokens to use; all of them by default.
+            budgets: numbers of supertokens; the first so many are used.
             temperature: of the assignment's noise, in training only.
             tokens: [B,G,d] of a tokenizer shared with the teacher, where they are computed already.
         """
-        budget = budget or self.architecture.supertokens.count
         if tokens is None:
             tokens = self.tokenizer(neighborhoods)  # (B, G, d)
         positions = self.position(centers)  # (B, G, d)
-        merged, merged_centers, assignment = self.assignment(tokens, positions, centers, budget, temperature)
-        supertokens = self.encoder(merged, self.position(merged_centers))  # (B, s, d)
-        rebuilt = self.upsampling(tokens, positions, supertokens, assignment)
-        return {"tokens": rebuilt, "supertokens": supertokens, "assignment": assignment}
+        soft = self.architecture.supertokens.spread == "soft"
+        encoded = []
+        for budget in budgets:
+            assignment = self.assignment.assign(tokens + positions, centers, budget, temperature)
+            merged, merged_centers = self.assignment.merge(tokens, centers, assignment)
+            supertokens = self.encoder(merged, self.position(merged_centers))  # (B, s, d)
+            spread = assignment.soft if soft else assignment.hard
+            encoded.append(Encoded(tokens, positions, supertokens, assignment, spread))
+        return encoded
+
+    def rebuild(self, encoded: Encoded, supertokens: Tensor | None = None) -> Tensor:
+        """The teacher's token features [B,G,d_teacher]; from other ``supertokens`` [B,s,d] where they are given."""
+        supertokens = encoded.supertokens if supertokens is None else supertokens
+        return self.upsampling(encoded.tokens, encoded.positions, supertokens, encoded.spread)
+
+    def forward(self, centers: Tensor, neighborhoods: Tensor, budget: int | None = None) -> dict[str, Tensor]:
+        """Rebuild the teacher's token features with the first ``budget`` supertokens, all of them by default."""
+        (encoded,) = self.encode(centers, neighborhoods, [budget or self.architecture.supertokens.count])
+        return {
+            "tokens": self.rebuild(encoded),
+            "supertokens": encoded.supertokens,
+            "assignment": encoded.assignment.hard,
+        }
 
     def initialize_from_teacher(self, teacher: nn.Module) -> list[str]:
         """Copy whatever fits from the teacher: tokenizer, positions, and blocks spread evenly over its depth.

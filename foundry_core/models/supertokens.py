@@ -4,11 +4,14 @@
 The paper's learned hard assignment collapses to a few supertokens when trained with a Gumbel-softmax gradient alone.
 The default here balances the assignment with a few Sinkhorn iterations (Sinkhorn-Knopp in the log domain, as in
 SwAV, Caron et al., 2020), at training and at inference.
+
+Supertokens are nested: a budget of s uses the first s of them, so one set of weights serves every budget.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -35,60 +38,75 @@ def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     return logits
 
 
+@dataclass(frozen=True)
+class Assignment:
+    """Which supertoken each token goes to.
+
+    Attributes:
+        hard: one-hot [B,G,s]; in training its gradient is that of ``soft`` (straight through).
+        soft: rows that sum to one, [B,G,s].
+    """
+
+    hard: Tensor
+    soft: Tensor
+
+
 class SupertokenAssignment(nn.Module):
-    """DSO: tokens [B,G,d] are assigned, each to one of s learned supertokens, and averaged within it."""
+    """DSO: tokens [B,G,d] are assigned, each to one of s supertokens, and averaged within it."""
 
     def __init__(self, config: SupertokenConfig, width: int):
         super().__init__()
         self.config = config
         self.supertokens = nn.Parameter(torch.randn(config.count, width) * 0.02)
-        self.queries = nn.Parameter(torch.randn(config.count, width))
-        self.key_norm = nn.LayerNorm(width)
-        self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         nn.init.eye_(self.value.weight)
         nn.init.zeros_(self.value.bias)
+        if config.assignment != "fps":
+            self.queries = nn.Parameter(torch.randn(config.count, width))
+            self.key_norm = nn.LayerNorm(width)
+            self.key = nn.Linear(width, width)
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, centers: Tensor, budget: int, temperature: float = 1.0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Merge.
+    def assign(self, embedded: Tensor, centers: Tensor, budget: int, temperature: float = 1.0) -> Assignment:
+        """Assign tokens with their positions, [B,G,d], to the first ``budget`` supertokens.
 
         Args:
-            tokens: [B,G,d], before positions; positions: [B,G,d]; centers: [B,G,3].
-            budget: the first ``budget`` supertokens are used.
-            temperature: of the Gumbel noise and the softmax gradient, in training only.
-
-        Returns:
-            supertokens [B,s,d], their centres [B,s,3] (means of the centres assigned to them; the origin where there
-            are none), and the one-hot assignment [B,G,s] with a straight-through gradient.
+            centers: [B,G,3], in the order of farthest-point sampling.
+            temperature: of the Gumbel noise and of the straight-through gradient, in training only.
         """
-        keys = self.key(self.key_norm(tokens + positions))  # (B, G, d)
-        logits = F.linear(keys, self.queries[:budget]) * tokens.shape[-1] ** -0.5  # (B, G, s)
-        if self.training:
-            uniform = torch.rand_like(logits, dtype=torch.float32).clamp_(1e-6, 1 - 1e-6)
-            logits = (logits.float() - torch.log(-torch.log(uniform))) / temperature
-        logits = logits.float()
+        if self.config.assignment == "fps":
+            logits = -torch.cdist(centers.float(), centers[:, :budget].float())  # the cells of the first s centres
+        else:
+            keys = self.key(self.key_norm(embedded))  # (B, G, d)
+            logits = F.linear(keys, self.queries[:budget]).float() * keys.shape[-1] ** -0.5  # (B, G, s)
+        if self.training and self.config.noise and self.config.assignment != "fps":
+            uniform = torch.rand_like(logits).clamp_(1e-6, 1 - 1e-6)
+            logits = (logits - torch.log(-torch.log(uniform))) / temperature
         if self.config.assignment == "sinkhorn":
             logits = sinkhorn(logits, self.config.sinkhorn_iterations)
         slots = torch.arange(budget, device=logits.device)
         hard = (logits.argmax(dim=-1, keepdim=True) == slots).to(logits.dtype)  # (B, G, s)
-        if self.training:
-            soft = logits.softmax(dim=-1)
-            assignment = hard + soft - soft.detach()
-        else:
-            assignment = hard
-        share = assignment / hard.sum(dim=1, keepdim=True).clamp(min=1.0)  # columns sum to 1; empty ones stay 0
-        share = share.transpose(1, 2)  # (B, s, G)
-        merged = torch.bmm(share, self.value(tokens).float()) + self.supertokens[:budget]
-        return merged, torch.bmm(share, centers.float()), assignment
+        soft = logits.softmax(dim=-1)
+        return Assignment(hard + soft - soft.detach() if self.training else hard, soft)
+
+    def merge(self, tokens: Tensor, centers: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
+        """Average the tokens of each supertoken and add what it has learned.
+
+        Returns:
+            supertokens [B,s,d], and their centres [B,s,3]: means of the centres assigned to them, the origin where
+            there are none.
+        """
+        weight = assignment.hard if self.config.merge == "hard" else assignment.soft
+        total = weight.detach().sum(dim=1, keepdim=True) if self.config.merge == "hard" else weight.sum(1, keepdim=True)
+        share = (weight / total.clamp(min=1.0 if self.config.merge == "hard" else 1e-6)).transpose(1, 2)  # (B, s, G)
+        merged = torch.bmm(share, self.value(tokens).float()) + self.supertokens[: share.shape[1]]
+        return merged, torch.bmm(share, centers.float())
 
 
 class Upsampling(nn.Module):
     """CAU: rebuilds the teacher's G token features from s supertokens.
 
     ``cross-attention``: tokens and positions only ask, the supertokens answer. ``residual`` is the paper's form,
-    MLP(T + A S). The two can be combined.
+    MLP(T + A S). The two can be combined; ``none`` leaves A S alone.
     """
 
     def __init__(self, config: SupertokenConfig, width: int, heads: int, out: int):
@@ -98,15 +116,29 @@ class Upsampling(nn.Module):
             self.query_norm = nn.LayerNorm(width)
             self.attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = Mlp(width, 4 * width)
+        self.mlp = Mlp(width, int(config.mlp_ratio * width))
         self.out_norm = nn.LayerNorm(width)
-        self.out = Mlp(width, 2 * width, out)
+        self.out = Mlp(width, int(config.mlp_ratio * width / 2), out)
 
-    def forward(self, tokens: Tensor, positions: Tensor, supertokens: Tensor, assignment: Tensor) -> Tensor:
-        x = torch.bmm(assignment.to(supertokens.dtype), supertokens)  # (B, G, d): each token's own supertoken
+    def forward(self, tokens: Tensor, positions: Tensor, supertokens: Tensor, spread: Tensor) -> Tensor:
+        """Token features [B,G,out]; ``spread`` [B,G,s] is the A of A S."""
+        x = torch.bmm(spread.to(supertokens.dtype), supertokens)  # (B, G, d)
         if "residual" in self.mode:
             x = x + tokens
         if "cross-attention" in self.mode:
             x = x + self.attention(self.query_norm(tokens + positions), supertokens)
         x = x + self.mlp(self.mlp_norm(x))
         return self.out(self.out_norm(x))  # (B, G, out)
+
+
+class FromSupertokens(nn.Module):
+    """The control of every table: the features from A S alone, without residual and without cross-attention."""
+
+    def __init__(self, width: int, out: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.out = Mlp(width, 2 * width, out)
+
+    def forward(self, spread: Tensor, supertokens: Tensor) -> Tensor:
+        """Token features [B,G,out] from ``spread`` [B,G,s] and supertokens [B,s,d]."""
+        return self.out(self.norm(torch.bmm(spread.to(supertokens.dtype), supertokens)))

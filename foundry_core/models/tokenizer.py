@@ -14,10 +14,14 @@ class Tokenizer(nn.Module):
 
     3 -> first -> second per point, maximum over the patch beside each point's own features, -> third -> d, maximum.
     The maximum is the same for all points of a patch, so its half of the third layer is computed once per patch.
+
+    A slim student reads every ``stride``-th neighbour, which keeps the extent of the patch, and may take the last
+    maximum before the last linear map, which is then applied once per patch.
     """
 
     def __init__(self, config: TokenizerConfig, width: int):
         super().__init__()
+        self.config = config
         self.point = nn.Linear(3, config.first)
         self.point_norm = nn.BatchNorm1d(config.first)
         self.local = nn.Linear(config.first, config.second)
@@ -27,14 +31,16 @@ class Tokenizer(nn.Module):
         self.token = nn.Linear(config.third, width)
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
+        neighborhoods = neighborhoods[:, :, :: self.config.stride]
         b, g, k, _ = neighborhoods.shape
         x = self.point_norm(self.point(neighborhoods.reshape(b * g * k, 3)))  # (B*G*K, first)
         x = self.local(torch.relu(x)).view(b * g, k, -1)  # (B*G, K, second)
-        patch = self.from_patch(x.max(dim=1).values)  # (B*G, third)
+        patch = self.from_patch(x.amax(dim=1))  # (B*G, third)
         x = self.from_point(x) + patch[:, None]  # (B*G, K, third)
-        x = self.joint_norm(x.reshape(b * g * k, -1))
-        x = self.token(torch.relu(x)).view(b * g, k, -1)
-        return x.max(dim=1).values.view(b, g, -1)  # (B, G, d)
+        x = torch.relu(self.joint_norm(x.reshape(b * g * k, -1))).view(b * g, k, -1)
+        if self.config.pool == "before":
+            return self.token(x.amax(dim=1)).view(b, g, -1)
+        return self.token(x).amax(dim=1).view(b, g, -1)  # (B, G, d)
 
 
 class PositionEmbedding(nn.Module):

@@ -17,6 +17,7 @@ from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.objects import OTHER, UNKNOWN, Object, Perception, Prediction
 from foundry_core.runtime.session import OnnxSession
+from foundry_core.runtime.sizes import log_likelihood
 from foundry_core.scene.config import SceneConfig
 from foundry_core.scene.segment import find_segments
 from foundry_core.schema import Settings
@@ -143,10 +144,14 @@ class Perceiver:
         return predictions
 
     def _of_plausible_size(self, probabilities: np.ndarray, diagonals: Sequence[float]) -> np.ndarray:
-        """Probabilities [B,C] without the classes that the segments are too large for; the network sees no size.
+        """Probabilities [B,C] weighed with how often each class is seen at the segments' sizes.
 
-        Only an upper bound holds: what a sensor sees of an object can be any smaller.
+        Classes that the segments are too large for are out. That is only an upper bound: what a sensor sees of an
+        object can be any smaller.
         """
+        if self._head.sizes is not None:
+            probabilities = probabilities * np.exp(log_likelihood(self._head.sizes, diagonals, self._head.classes))
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
         kept = np.where(np.asarray(diagonals)[:, None] <= self._largest, probabilities, 0.0)
         total = kept.sum(axis=1, keepdims=True)
         return np.where(total > 0, kept / np.maximum(total, 1e-300), probabilities)

@@ -41,6 +41,18 @@ class PretrainConfig(Settings):
     decoder_depth: int = Field(2, ge=1)
 
 
+class LossWeights(Settings):
+    """What a distillation minimises: SmoothL1 distances to the frozen teacher, each with its weight."""
+
+    features: float = Field(1.0, gt=0, description="rebuilt token features against the teacher's")
+    pooled: float = Field(0.0, ge=0, description="mean and maximum over the rebuilt features against the teacher's")
+    supertokens: float = Field(
+        0.0, ge=0, description="a linear map of pooled supertokens against the teacher's pooled features"
+    )
+    alone: float = Field(0.0, ge=0, description="features from A S alone; also trains the supertokens")
+    tokenizer: float = Field(0.0, ge=0, description="the student's tokens against the teacher's tokenizer output")
+
+
 class DistillConfig(Settings):
     """`foundry distill`: a SuperToken student of any teacher directory."""
 
@@ -50,8 +62,18 @@ class DistillConfig(Settings):
     architecture: Architecture
     data: StreamConfig = StreamConfig()
     loop: LoopConfig = LoopConfig()
-    budgets: list[int] = Field([], description="nested supertoken counts to train; only the full count when empty")
+    losses: LossWeights = LossWeights()
+    budgets: list[int] = Field(
+        [],
+        description="nested supertoken counts; each step trains the largest and a random other; only the full count "
+        "when empty",
+    )
     temperature: tuple[float, float] = Field((1.0, 0.5), description="of the assignment noise, first and last step")
+    cache: int = Field(
+        0, ge=0, description="clouds whose teacher features are computed once and kept on disk; 0: endless fresh clouds"
+    )
+    stream_seed: int = Field(1, description="seed of the clouds; students that are compared see the same ones")
+    freeze_tokenizer: bool = Field(True, description="keep a tokenizer that is the teacher's as it is")
 
 
 class HeadConfig(Settings):
@@ -64,5 +86,6 @@ class HeadConfig(Settings):
     frames: int = Field(8, ge=1, description="sweeps taken from each scene")
     samples: int = Field(24000, ge=1, description="objects from the stream of shapes and single views")
     part_weight: float = Field(1.0, ge=0)
+    part_hidden: int = Field(96, ge=1, description="width of the part head, which runs once for every point")
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     reject: float = Field(0.03, ge=0, lt=1, description="share of known validation objects that may be called unknown")

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.card import WEIGHTS_FILE, ModelCard, find_model, sha256
+from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
-from foundry_core.models.heads import Perception
-from foundry_core.models.registry import load_model, save_model, token_width
-from foundry_core.models.student import Student
+from foundry_core.models.heads import Perception, pool
+from foundry_core.models.registry import load_model, save_model
+from foundry_core.models.student import Encoded, Student
+from foundry_core.training.cache import CachedFeatures, build_cache, cache_key
 from foundry_core.training.config import DistillConfig
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.loop import Run
@@ -27,11 +28,16 @@ def r_squared(rebuilt: Tensor, target: Tensor) -> Tensor:
     return 1 - residual / (target - target.mean(dim=(0, 1))).square().sum()
 
 
+def smooth_l1(rebuilt: Tensor, target: Tensor) -> Tensor:
+    """Mean SmoothL1 distance; quadratic up to half a unit, features have a deviation of about one."""
+    return F.smooth_l1_loss(rebuilt.float(), target, beta=0.5)
+
+
 class Distillation:
     """The task: SmoothL1 between the rebuilt and the teacher's token features; the teacher is frozen.
 
-    A student that keeps the teacher's tokenizer keeps it frozen too: its tokens are then the teacher's own, computed
-    once for both, and only what replaces the teacher's blocks is learned.
+    A student that keeps the teacher's tokenizer keeps it frozen too (unless told otherwise): its tokens are then the
+    teacher's own, computed once for both, and only what replaces the teacher's blocks is learned.
     """
 
     def __init__(self, config: DistillConfig, teacher: nn.Module, student: Student):
@@ -39,67 +45,122 @@ class Distillation:
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = student
         copied = student.initialize_from_teacher(teacher)
-        self.shared_tokenizer = "tokenizer" in copied
+        self.shared_tokenizer = config.freeze_tokenizer and "tokenizer" in copied
         if self.shared_tokenizer:
             student.tokenizer.requires_grad_(False)
-        self.module = student
+        encoder, out = student.architecture.encoder, student.architecture.token_width
+        # reads the teacher's pooled features off pooled supertokens; a loss only, no part of the model
+        reader = nn.Linear(2 * encoder.width, 2 * out) if config.losses.supertokens else nn.Identity()
+        self.module = nn.ModuleDict({"student": student, "reader": reader})
 
     def losses(self, batch, progress):
-        centers, neighborhoods = batch
+        centers, neighborhoods = batch[:2]
         if self.shared_tokenizer:
             self.student.tokenizer.eval()  # frozen: batch statistics stay the teacher's
-        with torch.no_grad():
-            tokens = self.teacher.tokenizer(neighborhoods)
-            target = self.teacher.encoder(tokens, self.teacher.position(centers)).float()
+        tokens, target = batch[2:] if len(batch) == 4 else self._ask_teacher(centers, neighborhoods)
         first, last = self.config.temperature
-        temperature = first + (last - first) * progress
-        budget = self._budget()
-        out = self.student(
-            centers, neighborhoods, budget, temperature, tokens=tokens if self.shared_tokenizer else None
+        encoded = self.student.encode(
+            centers,
+            neighborhoods,
+            self._budgets(),
+            first + (last - first) * progress,
+            tokens=tokens if self.shared_tokenizer else None,
         )
-        rebuilt, assignment = out["tokens"].float(), out["assignment"].detach()
-        used = (assignment.round().sum(dim=1) > 0).float().mean()
-        return {
-            "loss": F.smooth_l1_loss(rebuilt, target, beta=0.5),
-            "r2": r_squared(rebuilt.detach(), target),
-            "cosine": F.cosine_similarity(rebuilt.detach(), target, dim=-1).mean(),
-            "token_std": rebuilt.detach().std(dim=(0, 1)).mean(),
-            "unused": 1 - used,
+        parts = [self._losses_at(each, target) for each in encoded]
+        losses = {name: torch.stack([part[0][name] for part in parts]).mean() for name in parts[0][0]}
+        if self.config.losses.tokenizer and not self.shared_tokenizer:
+            losses["tokenizer"] = smooth_l1(encoded[0].tokens, tokens)
+        weights = self.config.losses
+        total = sum(getattr(weights, name) * value for name, value in losses.items())
+        return {"loss": total, **losses, **parts[0][1]}  # the statistics are those of the largest budget
+
+    @torch.no_grad()
+    def _ask_teacher(self, centers: Tensor, neighborhoods: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.teacher.tokenizer(neighborhoods)
+        return tokens, self.teacher.encoder(tokens, self.teacher.position(centers)).float()
+
+    def _losses_at(self, encoded: Encoded, target: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses by the name of their weight, and statistics, at one budget."""
+        weights = self.config.losses
+        rebuilt = self.student.rebuild(encoded).float()
+        losses = {"features": smooth_l1(rebuilt, target)}
+        if weights.pooled:
+            losses["pooled"] = smooth_l1(pool(rebuilt), pool(target))
+        if weights.supertokens:
+            losses["supertokens"] = smooth_l1(self.module["reader"](pool(encoded.supertokens)), pool(target))
+        seen = rebuilt.detach()
+        statistics = {
+            "r2": r_squared(seen, target),
+            "cosine": F.cosine_similarity(seen, target, dim=-1).mean(),
+            "token_std": seen.std(dim=(0, 1)).mean(),
+            "unused": 1 - (encoded.assignment.hard.detach().round().sum(dim=1) > 0).float().mean(),
         }
+        if self.student.from_supertokens is not None:
+            alone = self.student.from_supertokens(encoded.spread, encoded.supertokens).float()
+            statistics["r2_alone"] = r_squared(alone.detach(), target)
+            losses["alone"] = smooth_l1(alone, target)
+        return losses, statistics
 
-    def _budget(self) -> int:
-        budgets = self.config.budgets
-        if not budgets:
-            return self.student.architecture.supertokens.count
-        return budgets[int(torch.randint(len(budgets), (1,)))]
+    def _budgets(self) -> list[int]:
+        """The largest budget, and one of the others."""
+        full, *others = sorted(self.config.budgets or [self.student.architecture.supertokens.count], reverse=True)
+        return [full, others[int(torch.randint(len(others), (1,)))]] if others else [full]
 
 
-def distill(config: DistillConfig, out: Path, minutes: float | None = None, source: str = "") -> ModelCard:
-    """Train (or resume in ``out``) and write the model directory ``out/<name>``; its card."""
-    teacher, teacher_card = load_model(config.teacher)
-    architecture = config.architecture
+def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architecture:
+    """The student's architecture, with the teacher's feature width."""
+    architecture, weights = config.architecture, config.losses
     if architecture.supertokens is None:
         raise InputError(f"{source}: architecture.supertokens: missing; a student needs it")
-    if config.budgets and max(config.budgets) > architecture.supertokens.count:
-        raise InputError(f"{source}: budgets: larger than architecture.supertokens.count; lower them")
-    width = token_width(teacher_card)
+    count = architecture.supertokens.count
+    if config.budgets and (max(config.budgets) > count or min(config.budgets) < 1):
+        raise InputError(f"{source}: budgets: must lie within 1 and architecture.supertokens.count ({count})")
+    if bool(weights.alone) != architecture.supertokens.alone:
+        raise InputError(f"{source}: losses.alone: needs architecture.supertokens.alone, and only with it")
+    width = teacher.architecture.token_width
+    if weights.tokenizer and architecture.encoder.width != teacher.architecture.encoder.width:
+        raise InputError(f"{source}: losses.tokenizer: the teacher's tokens are not as wide; leave it out")
     if width != architecture.encoder.width:
         architecture = architecture.model_copy(update={"output_width": width})
+    return architecture
+
+
+def distill(
+    config: DistillConfig,
+    out: Path,
+    minutes: float | None = None,
+    source: str = "",
+    cache: Path = Path("runs/cache"),
+) -> ModelCard:
+    """Train (or resume in ``out``) and write the model directory ``out/<name>``; its card.
+
+    Args:
+        cache: folder of the feature caches, where the configuration asks for one.
+    """
+    teacher, teacher_card = load_model(config.teacher)
+    architecture = _checked(config, teacher_card, source)
+    size = teacher_card.preprocessing
     torch.manual_seed(config.loop.seed)
+    torch.set_num_threads(config.loop.threads)
     task = Distillation(config, teacher.backbone, Student(architecture))
-    stream = ShapeStream(config.data, teacher_card.preprocessing.points, config.loop.seed + 1)
+    # the stream's seed is not the run's: students that are compared see the same clouds
+    stream = ShapeStream(config.data, size.points, config.stream_seed)
     run = Run(out, task, config.loop, config, minutes)
-    dataset = GroupedClouds(stream, teacher_card.preprocessing)
-    run.train(
-        lambda step: batches_from(dataset, step, config.loop.batch, config.loop.workers), f"distill {config.name}"
-    )
+    if config.cache:
+        folder = cache / cache_key(config.teacher, stream, size)
+        width = teacher_card.architecture.encoder.width
+        shards = build_cache(folder, teacher.backbone, stream, size, config.cache, width, config.loop.workers)
+        dataset, workers = CachedFeatures(shards, config.cache, config.loop.seed), 0
+    else:
+        dataset, workers = GroupedClouds(stream, size), config.loop.workers
+    run.train(lambda step: batches_from(dataset, step, config.loop.batch, workers), f"distill {config.name}")
     card = ModelCard(
         name=config.name,
         kind="student",
         description=config.description,
         architecture=architecture,
-        preprocessing=teacher_card.preprocessing,
-        budgets=config.budgets or [architecture.supertokens.count],
+        preprocessing=size,
+        budgets=sorted(config.budgets) or [architecture.supertokens.count],
         training=[
             *teacher_card.training,
             run.record(
@@ -111,4 +172,4 @@ def distill(config: DistillConfig, out: Path, minutes: float | None = None, sour
             ),
         ],
     )
-    return save_model(out / config.name, Perception(task.student, width), card)
+    return save_model(out / config.name, Perception(task.student, card.architecture.token_width), card)

@@ -17,9 +17,12 @@ from foundry_core.evaluation.matching import mean_part_iou
 from foundry_core.export.rewrite import for_inference
 from foundry_core.models.heads import Perception
 from foundry_core.models.registry import create_perception, load_model, save_model
-from foundry_core.training.bank import FeatureBank, datasets
+from foundry_core.runtime.sizes import log_likelihood
+from foundry_core.training.bank import FeatureBank
+from foundry_core.training.calibration import fit_size_weight, fit_temperature, fit_threshold, size_likelihood
 from foundry_core.training.config import HeadConfig
 from foundry_core.training.loop import Run
+from foundry_core.training.sighting_set import SCENES, SHAPES, draw
 from foundry_core.training.sightings import OTHER
 
 CLASSES = (*CATEGORIES, OTHER)
@@ -92,20 +95,6 @@ def class_logits(network: Perception, bank: FeatureBank) -> Tensor:
     return torch.cat([network.objects(tokens.float()) for tokens in bank.tokens.split(256)])
 
 
-def fit_temperature(logits: Tensor, label: Tensor) -> float:
-    """The temperature of least negative log-likelihood on held-out data (Guo et al., 2017)."""
-    grid = torch.exp(torch.linspace(-1.6, 1.6, 129))
-    losses = torch.stack([F.cross_entropy(logits / t, label) for t in grid])
-    return round(float(grid[losses.argmin()]), 4)
-
-
-def fit_threshold(logits: Tensor, label: Tensor, temperature: float, reject: float) -> float:
-    """The unknown threshold at which ``reject`` of the known held-out objects are turned away."""
-    known = label < len(CATEGORIES)
-    best = (logits[known] / temperature).softmax(dim=1).max(dim=1).values
-    return round(float(torch.quantile(best, reject)), 4)
-
-
 @torch.no_grad()
 def instance_iou(network: Perception, bank: FeatureBank, limit: int = 3000) -> np.ndarray:
     """Mean IoU over the parts present in truth or answer, for ``limit`` known clouds at all points."""
@@ -124,13 +113,21 @@ def instance_iou(network: Perception, bank: FeatureBank, limit: int = 3000) -> n
     return np.array(values)
 
 
-def train_heads(config: HeadConfig, out: Path, minutes: float | None = None, source: str = "") -> ModelCard:
-    """Train heads on a frozen backbone and write the model directory ``out/<name>`` with both; its card."""
+def train_heads(
+    config: HeadConfig, out: Path, minutes: float | None = None, source: str = "", cache: Path = Path("runs/cache")
+) -> ModelCard:
+    """Train heads on a frozen backbone and write the model directory ``out/<name>`` with both; its card.
+
+    Args:
+        cache: folder of the sightings, which are the same for every backbone.
+    """
     backbone, card = load_model(config.model)
     heads = Heads(
         objects=ObjectHead(classes=list(CLASSES), largest_m=largest_diagonals()),
         parts=PartHead(
-            parts=list(PART_NAMES), class_parts={name: list(parts) for name, parts in CATEGORY_PARTS.items()}
+            parts=list(PART_NAMES),
+            class_parts={name: list(parts) for name, parts in CATEGORY_PARTS.items()},
+            hidden=config.part_hidden,
         ),
     )
     torch.manual_seed(config.loop.seed)
@@ -141,27 +138,19 @@ def train_heads(config: HeadConfig, out: Path, minutes: float | None = None, sou
     size = card.preprocessing
     frozen = for_inference(network).backbone  # the same numbers, faster
     train, held_out = (
-        FeatureBank.extract(
-            frozen,
-            dict(enumerate(datasets(config, size.points, part).values())),
-            size,
-            config.loop.workers,
-        )
-        for part in (False, True)
+        FeatureBank.extract(frozen, draw(config, size.points, part, cache), size) for part in (False, True)
     )
     task = HeadTraining(config, network)
     run = Run(out, task, config.loop, config, minutes)
     run.train(lambda step: task.batches(train, step), f"heads of {config.name}")
     network.eval()
     logits = class_logits(network, held_out)
-    temperature = fit_temperature(logits, held_out.label)
-    threshold = fit_threshold(logits, held_out.label, temperature, config.reject)
-    calibrated = heads.objects.model_copy(update={"temperature": temperature, "unknown_threshold": threshold})
+    heads = heads.model_copy(update={"objects": _calibrated(heads.objects, config, train, held_out, logits)})
     card = card.model_copy(
         update={
             "name": config.name,
-            "heads": heads.model_copy(update={"objects": calibrated}),
-            "metrics": [*card.metrics, *_metrics(network, held_out, logits)],
+            "heads": heads,
+            "metrics": [*card.metrics, *_metrics(network, held_out, logits, heads.objects)],
             "training": [
                 *card.training,
                 run.record("heads on the frozen backbone: classes and parts", [_seen(train)], source),
@@ -171,15 +160,37 @@ def train_heads(config: HeadConfig, out: Path, minutes: float | None = None, sou
     return save_model(out / config.name, network, card)
 
 
-def _metrics(network: Perception, held_out: FeatureBank, logits: Tensor) -> list[Metric]:
-    correct = (logits.argmax(dim=1) == held_out.label).numpy()
+def _calibrated(
+    head: ObjectHead, config: HeadConfig, train: FeatureBank, held_out: FeatureBank, logits: Tensor
+) -> ObjectHead:
+    """The head with temperature, size likelihood and unknown threshold, fitted on held-out data."""
+    temperature = fit_temperature(logits, held_out.label)
+    sizes = size_likelihood(train.sightings.diagonal, train.sightings.label, head.classes)
+    log_probability = (logits / temperature).log_softmax(dim=1).numpy()
+    weight = fit_size_weight(log_probability, held_out.sightings.diagonal, held_out.label.numpy(), sizes, head.classes)
     known = (held_out.label < len(CATEGORIES)).numpy()
+    return head.model_copy(
+        update={
+            "temperature": temperature,
+            "sizes": sizes.model_copy(update={"weight": weight}),
+            "unknown_threshold": fit_threshold(log_probability[known], config.reject),
+        }
+    )
+
+
+def _metrics(network: Perception, held_out: FeatureBank, logits: Tensor, head: ObjectHead) -> list[Metric]:
+    label = held_out.label.numpy()
+    known = label < len(CATEGORIES)
+    log_probability = (logits / head.temperature).log_softmax(dim=1).numpy()
+    sized = log_probability + log_likelihood(head.sizes, held_out.sightings.diagonal, head.classes)
     metrics = []
-    for number, name in enumerate(("single shapes and views", "segments of simulated sweeps")):
-        rows = known & (held_out.source == number)
-        if rows.any():
-            value = round(100 * float(correct[rows].mean()), 2)
-            metrics.append(_metric("class accuracy", value, "percent", name, f"{int(rows.sum())} objects"))
+    for number, name in ((SHAPES, "single shapes and views"), (SCENES, "segments of simulated sweeps")):
+        rows = known & (held_out.sightings.source == number)
+        if not rows.any():
+            continue
+        for title, scores in (("class accuracy", log_probability), ("class accuracy, size known", sized)):
+            value = round(100 * float((scores[rows].argmax(axis=1) == label[rows]).mean()), 2)
+            metrics.append(_metric(title, value, "percent", name, f"{int(rows.sum())} objects"))
     iou = instance_iou(network, held_out)
     note = f"mean over {len(iou)} objects; parts restricted to the true class"
     metrics.append(_metric("part instance mIoU", round(100 * float(iou.mean()), 2), "percent", "all sightings", note))

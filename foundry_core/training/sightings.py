@@ -26,16 +26,26 @@ PURITY = 0.7  # share of a segment's points that one object must own to name the
 
 @dataclass(frozen=True)
 class Sighting:
-    """One object as the network sees it: points float32 [N,3] normalised, class index, part index int16 [N] or -1."""
+    """One object as the network sees it.
+
+    Attributes:
+        points: float32 [N,3], normalised; label: class index; part: int16 [N], part index or -1.
+        diagonal: of the box around the points seen, metres; NaN where they have no true size.
+    """
 
     points: np.ndarray
     label: int
     part: np.ndarray
+    diagonal: float
 
 
-def _sighting(points: np.ndarray, label: int, part: np.ndarray, count: int) -> Sighting:
+def _sighting(points: np.ndarray, label: int, part: np.ndarray, count: int, diagonal: float) -> Sighting:
     prepared, index = geometry.prepare(points, count)
-    return Sighting(prepared, label, part[index].astype(np.int16))
+    return Sighting(prepared, label, part[index].astype(np.int16), diagonal)
+
+
+def _diagonal(points: np.ndarray) -> float:
+    return float(np.linalg.norm(np.ptp(points, axis=0)))
 
 
 def _look(mesh: LabeledMesh, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +61,7 @@ def _look(mesh: LabeledMesh, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 def shape_sighting(index: int, seed: int, count: int) -> Sighting:
     """The ``index``-th object of an endless seeded sequence; one in ten is a composition, labelled ``other``."""
     rng = np.random.default_rng([seed, index])
+    diagonal = np.nan
     if rng.random() < 0.1:
         points, label = compose(DENSE, rng), len(CATEGORIES)
         part = np.full(len(points), -1, np.int16)
@@ -61,8 +72,9 @@ def shape_sighting(index: int, seed: int, count: int) -> Sighting:
         label = int(rng.integers(len(CATEGORIES)))
         mesh = make_shape(CATEGORIES[label], rng)
         points, part = _look(mesh, rng)
+        diagonal = _diagonal(points)
     points = points @ random_rotation(rng, "z").T
-    return _sighting(points, label, part, count)
+    return _sighting(points, label, part, count, diagonal)
 
 
 def scene_sightings(world: WorldConfig, scene: SceneConfig, count: int) -> Iterator[Sighting]:
@@ -81,4 +93,4 @@ def scene_sightings(world: WorldConfig, scene: SceneConfig, count: int) -> Itera
                 part = np.where(owner == main, frame.part_id[segment.index], -1)
             else:
                 label, part = len(CATEGORIES), np.full(len(owner), -1, np.int16)
-            yield _sighting(segment.points, label, part, count)
+            yield _sighting(segment.points, label, part, count, _diagonal(segment.points))

@@ -26,16 +26,19 @@ def shake_batch_norms(module) -> None:
             torch.nn.init.normal_(norm.bias)
 
 
-def test_the_fused_tokenizer_is_exact():
+@pytest.mark.parametrize("pool", ["after", "before"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_fused_tokenizer_is_exact(pool, stride):
     torch.manual_seed(0)
-    tokenizer = Tokenizer(TINY.tokenizer, 24).eval()
+    config = TINY.tokenizer.model_copy(update={"pool": pool, "stride": stride})
+    tokenizer = Tokenizer(config, 24).eval()
     shake_batch_norms(tokenizer)
     _, neighborhoods = clouds()
     with torch.no_grad():
         assert torch.allclose(FusedTokenizer(tokenizer)(neighborhoods), tokenizer(neighborhoods), atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", [TINY, tiny_student()], ids=["teacher", "student"])
+@pytest.mark.parametrize("architecture", [TINY, tiny_student(), tiny_student(merge="soft", spread="soft", alone=True)])
 def test_the_exported_graph_equals_torch_at_any_batch_size(tmp_path, architecture):
     import onnxruntime
 

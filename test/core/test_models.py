@@ -24,6 +24,7 @@ from foundry_core.models.registry import create_perception, load_model, save_mod
 from foundry_core.models.student import Student  # noqa: E402
 from foundry_core.models.supertokens import SupertokenAssignment, sinkhorn  # noqa: E402
 from foundry_core.models.teacher import Teacher  # noqa: E402
+from foundry_core.models.tokenizer import Tokenizer  # noqa: E402
 
 TINY = Architecture(
     tokenizer=TokenizerConfig(first=8, second=16, third=16),
@@ -115,7 +116,9 @@ def test_supertokens_are_means_of_their_tokens_and_empty_ones_stay_finite(assign
         module.queries[1:4] = module.queries[0]  # ties go to the first, so some stay empty under argmax
         module.supertokens.zero_()
     tokens, centers = torch.randn(2, 16, 24), torch.randn(2, 16, 3)
-    merged, merged_centers, hard = module(tokens, torch.zeros_like(tokens), centers, 8)
+    assignment = module.assign(tokens, centers, 8)
+    hard = assignment.hard
+    merged, merged_centers = module.merge(tokens, centers, assignment)
     assert torch.isfinite(merged).all() and torch.equal(hard.sum(dim=2), torch.ones(2, 16))
     for cloud in range(2):
         for slot in range(8):
@@ -124,6 +127,65 @@ def test_supertokens_are_means_of_their_tokens_and_empty_ones_stay_finite(assign
             assert torch.allclose(merged[cloud, slot], expected, atol=1e-5)
             if mine.any():
                 assert torch.allclose(merged_centers[cloud, slot], centers[cloud, mine].mean(dim=0), atol=1e-5)
+
+
+def test_soft_merging_weighs_every_token_and_balanced_supertokens_average_to_the_mean():
+    torch.manual_seed(0)
+    config = SupertokenConfig(count=4, merge="soft", sinkhorn_iterations=200)
+    module = SupertokenAssignment(config, 24).eval()
+    with torch.no_grad():
+        module.supertokens.zero_()
+    tokens, centers = torch.randn(2, 16, 24), torch.randn(2, 16, 3)
+    merged, _ = module.merge(tokens, centers, module.assign(tokens, centers, 4))
+    # every column holds G/s tokens, so the supertokens' mean is that of the tokens
+    assert torch.allclose(merged.mean(dim=1), tokens.mean(dim=1), atol=1e-4)
+    assert not torch.allclose(merged[:, 0], merged[:, 1], atol=1e-3)
+
+
+def test_fps_assignment_is_the_nearest_of_the_first_centres():
+    module = SupertokenAssignment(SupertokenConfig(count=4, assignment="fps"), 24).eval()
+    tokens, centers = torch.randn(2, 16, 24), torch.randn(2, 16, 3)
+    hard = module.assign(tokens, centers, 3).hard
+    expected = np.linalg.norm(centers.numpy()[:, :, None] - centers.numpy()[:, None, :3], axis=-1).argmin(axis=2)
+    assert np.array_equal(hard.argmax(dim=2).numpy(), expected)
+    assert not hasattr(module, "queries")
+
+
+def test_a_budget_is_that_student_with_only_its_first_supertokens():
+    torch.manual_seed(0)
+    large, batch = Student(tiny_student(count=4)).eval(), clouds()
+    small = Student(tiny_student(count=2)).eval()
+    state = large.state_dict()
+    for name in ("assignment.supertokens", "assignment.queries"):
+        state[name] = state[name][:2]
+    small.load_state_dict(state)
+    assert torch.equal(large(*batch, budget=2)["tokens"], small(*batch)["tokens"])
+    together = large.encode(*batch, [4, 2])
+    assert torch.equal(large.rebuild(together[1]), small(*batch)["tokens"])
+
+
+def test_the_control_reads_nothing_but_the_supertokens():
+    torch.manual_seed(0)
+    student, (centers, neighborhoods) = Student(tiny_student(alone=True)).eval(), clouds()
+    (encoded,) = student.encode(centers, neighborhoods, [4])
+    rebuilt = student.from_supertokens(encoded.spread, encoded.supertokens)
+    owner = encoded.assignment.hard.argmax(dim=2)
+    for cloud in range(len(rebuilt)):
+        for slot in owner[cloud].unique():  # what shares a supertoken is rebuilt alike
+            mine = rebuilt[cloud, owner[cloud] == slot]
+            assert torch.allclose(mine, mine[:1].expand_as(mine), atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["after", "before"])
+def test_a_strided_tokenizer_reads_every_second_neighbour(pool):
+    torch.manual_seed(0)
+    config = TokenizerConfig(first=4, second=8, third=8, stride=2, pool=pool)
+    tokenizer, (_, neighborhoods) = Tokenizer(config, 24).eval(), clouds()
+    changed = neighborhoods.clone()
+    changed[:, :, 1::2] += 1.0
+    assert torch.equal(tokenizer(neighborhoods), tokenizer(changed))
+    changed[:, :, 2] += 1.0
+    assert not torch.equal(tokenizer(neighborhoods), tokenizer(changed))
 
 
 def test_the_hard_assignment_passes_a_gradient_to_the_queries():

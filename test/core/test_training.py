@@ -106,6 +106,34 @@ def test_distillation_explains_more_of_the_teacher_as_it_goes_on(tmp_path):
             assert torch.equal(student[name], value), name
 
 
+def test_elastic_students_learn_from_one_cache_of_teacher_features(tmp_path):
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
+    values = {
+        "name": "student",
+        "teacher": str(tmp_path / "teacher" / "tiny"),
+        "architecture": {
+            **ARCHITECTURE,
+            "tokenizer": {"first": 4, "second": 8, "third": 8, "stride": 2, "pool": "before"},
+            "supertokens": {"count": 4, "alone": True, "noise": False, "spread": "soft"},
+        },
+        "budgets": [1, 2, 4],
+        "losses": {"pooled": 0.5, "supertokens": 0.25, "alone": 0.5, "tokenizer": 0.5},
+        "cache": 64,
+        "loop": {**LOOP, "steps": 200, "batch": 8},
+    }
+    config = parse(DistillConfig, values, "test")
+    card = distill(config, tmp_path / "student", cache=tmp_path / "cache")
+    rows = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
+    for name in ("features", "pooled", "supertokens", "alone", "tokenizer"):
+        assert rows[-1][name] < rows[0][name], name
+    assert card.budgets == [1, 2, 4]
+    half = parse(DistillConfig, {**values, "loop": {**LOOP, "steps": 100, "batch": 8}}, "test")
+    distill(half, tmp_path / "resumed", cache=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1  # one cache for every student
+    with pytest.raises(InputError, match="losses.alone"):
+        distill(parse(DistillConfig, {**values, "losses": {}}, "test"), tmp_path / "bad", cache=tmp_path / "cache")
+
+
 def test_r_squared_of_known_cases():
     target = torch.randn(4, 8, 16)
     assert r_squared(target, target) == 1

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Teacher features kept on disk: a distillation that sees each cloud several times computes them once.
+
+A cache is a folder of shards named by what determines their content (teacher weights, preprocessing, stream and seed),
+so a stale one is never read. Each shard is one array file, written whole; a build that was killed goes on with the next
+missing shard, and a larger count only adds shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from foundry_core.card import WEIGHTS_FILE, Preprocessing, find_model, sha256
+from foundry_core.data.stream import ShapeStream
+from foundry_core.errors import InputError
+from foundry_core.files import replacing
+from foundry_core.training.loader import GroupedClouds, batches_from
+
+SHARD = 2048  # clouds in one file
+FORMAT = 1
+_BATCH = 64  # clouds that go through the teacher together
+
+
+def record_type(size: Preprocessing, width: int) -> np.dtype:
+    """One cloud: its groups, the teacher's tokenizer output T and its token features Y."""
+    return np.dtype(
+        [
+            ("centers", np.float32, (size.groups, 3)),
+            ("neighborhoods", np.float16, (size.groups, size.neighbors, 3)),
+            ("tokens", np.float16, (size.groups, width)),
+            ("features", np.float16, (size.groups, width)),
+        ]
+    )
+
+
+def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing) -> str:
+    """Hexadecimal name of everything that determines the content."""
+    config = stream.config.model_dump(mode="json")
+    for file, settings in zip(config["files"], stream.config.files, strict=True):
+        file["path"] = sha256(settings.path)  # the content counts, not the place
+    content = {
+        "format": FORMAT,
+        "teacher": sha256(find_model(teacher) / WEIGHTS_FILE),
+        "preprocessing": size.model_dump(mode="json"),
+        "stream": config,
+        "points": stream.count,
+        "seed": stream.seed,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def _teacher_features(teacher: nn.Module, centers: Tensor, neighborhoods: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = teacher.tokenizer(neighborhoods)
+        return tokens, teacher.encoder(tokens, teacher.position(centers))
+
+
+def _shard(teacher: nn.Module, batches, kind: np.dtype, advance) -> np.ndarray:
+    records = np.empty(SHARD, kind)
+    for start in range(0, SHARD, _BATCH):
+        centers, neighborhoods = next(batches)
+        tokens, features = _teacher_features(teacher, centers, neighborhoods)
+        rows = records[start : start + _BATCH]
+        rows["centers"], rows["neighborhoods"] = centers.numpy(), neighborhoods.numpy()
+        rows["tokens"], rows["features"] = tokens.float().numpy(), features.float().numpy()
+        advance(_BATCH)
+    return records
+
+
+def build_cache(
+    folder: Path,
+    teacher: nn.Module,
+    stream: ShapeStream,
+    size: Preprocessing,
+    clouds: int,
+    width: int,
+    workers: int = 1,
+) -> list[Path]:
+    """Write the shards that are missing for the first ``clouds`` clouds of the stream.
+
+    Args:
+        folder: of this cache alone.
+        teacher: frozen, in evaluation mode; it runs in bfloat16.
+        width: dimension d of the teacher's tokens.
+        workers: processes that draw and group clouds beside the teacher.
+
+    Returns:
+        the shard files, in the order of the stream.
+
+    Raises:
+        InputError: a shard cannot be written.
+    """
+    paths = [folder / f"{number:05d}.npy" for number in range(-(-clouds // SHARD))]
+    missing = [number for number, path in enumerate(paths) if not path.is_file()]
+    if not missing:
+        return paths
+    kind, dataset = record_type(size, width), GroupedClouds(stream, size)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("clouds"), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task("teacher features", total=len(missing) * SHARD)
+        batches, following = iter(()), -1
+        for number in missing:
+            if number != following:
+                batches = batches_from(dataset, number * SHARD // _BATCH, _BATCH, workers)
+            records = _shard(teacher, batches, kind, lambda done: progress.advance(task, done))
+            following = number + 1
+            try:
+                with replacing(paths[number]) as file:
+                    np.save(file, records, allow_pickle=False)
+            except OSError as error:
+                raise InputError(
+                    f"{paths[number]}: cannot be written ({error.strerror}); make room or choose another --cache"
+                ) from None
+    return paths
+
+
+class CachedFeatures(Dataset):
+    """Endless access to cached clouds, each epoch in an order of its own.
+
+    Item ``i`` is (centers float32 [G,3], neighborhoods float32 [G,K,3], tokens float32 [G,d], features float32 [G,d]),
+    a pure function of the seed and ``i``, so that a resumed run goes on where it stopped.
+    """
+
+    def __init__(self, paths: list[Path], clouds: int, seed: int):
+        self.paths, self.clouds, self.seed = paths, clouds, seed
+        self._shards: dict[int, np.ndarray] = {}
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(self.clouds)
+
+    def _records(self, shard: int) -> np.ndarray:
+        if shard not in self._shards:
+            path = self.paths[shard]
+            try:
+                self._shards[shard] = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError):
+                raise InputError(f"{path}: torn or no shard of a feature cache; remove it and start again") from None
+        return self._shards[shard]
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        epoch, position = divmod(index, self.clouds)
+        shard, row = divmod(int(self._order(epoch)[position]), SHARD)
+        record = self._records(shard)[row]
+        return tuple(np.asarray(record[name], np.float32) for name in record.dtype.names)
