@@ -38,6 +38,19 @@ def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     return logits
 
 
+def usage_shortfall(soft: Tensor, margin: float = 0.1) -> Tensor:
+    """How far supertokens are from being the first choice of at least one token; 0 when each is, by the margin.
+
+    Args:
+        soft: assignment [B,G,s], s >= 2.
+        margin: lead over the second choice, in log probability.
+    """
+    log = soft.clamp(min=1e-9).log()
+    best, second = log.topk(2, dim=-1).values.split(1, dim=-1)  # (B, G, 1) each
+    lead = log - torch.where(log == best, second, best)  # (B, G, s), over the best of the others
+    return torch.relu(margin - lead.amax(dim=1)).mean()
+
+
 @dataclass(frozen=True)
 class Assignment:
     """Which supertoken each token goes to.

@@ -42,7 +42,7 @@ class PretrainConfig(Settings):
 
 
 class LossWeights(Settings):
-    """What a distillation minimises: SmoothL1 distances to the frozen teacher, each with its weight."""
+    """What a distillation minimises: SmoothL1 distances to the frozen teacher and one constraint, each weighted."""
 
     features: float = Field(1.0, gt=0, description="rebuilt token features against the teacher's")
     pooled: float = Field(0.0, ge=0, description="mean and maximum over the rebuilt features against the teacher's")
@@ -50,6 +50,7 @@ class LossWeights(Settings):
         0.0, ge=0, description="a linear map of pooled supertokens against the teacher's pooled features"
     )
     alone: float = Field(0.0, ge=0, description="features from A S alone; also trains the supertokens")
+    usage: float = Field(0.0, ge=0, description="shortfall of supertokens that are no token's first choice")
     tokenizer: float = Field(0.0, ge=0, description="the student's tokens against the teacher's tokenizer output")
 
 

@@ -15,6 +15,7 @@ from foundry_core.errors import InputError
 from foundry_core.models.heads import Perception, pool
 from foundry_core.models.registry import load_model, save_model
 from foundry_core.models.student import Encoded, Student
+from foundry_core.models.supertokens import usage_shortfall
 from foundry_core.training.cache import CachedFeatures, build_cache, cache_key
 from foundry_core.training.config import DistillConfig
 from foundry_core.training.loader import GroupedClouds, batches_from
@@ -88,6 +89,9 @@ class Distillation:
             losses["pooled"] = smooth_l1(pool(rebuilt), pool(target))
         if weights.supertokens:
             losses["supertokens"] = smooth_l1(self.module["reader"](pool(encoded.supertokens)), pool(target))
+        if weights.usage:
+            several = encoded.assignment.soft.shape[-1] > 1
+            losses["usage"] = usage_shortfall(encoded.assignment.soft) if several else rebuilt.new_zeros(())
         seen = rebuilt.detach()
         statistics = {
             "r2": r_squared(seen, target),

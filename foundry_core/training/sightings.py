@@ -21,6 +21,7 @@ from foundry_core.scene.config import SceneConfig
 from foundry_core.scene.segment import find_segments
 
 OTHER = "other"
+MAX_HEIGHT = SceneConfig().max_height  # metres above the ground
 PURITY = 0.7  # share of a segment's points that one object must own to name the segment
 
 
@@ -49,10 +50,16 @@ def _diagonal(points: np.ndarray) -> float:
 
 
 def _look(mesh: LabeledMesh, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The whole shape, or (three times in four) one sensor view of it, some with the foot lost to ground removal."""
+    """The whole shape, or (three times in four) one sensor view of it.
+
+    Some views lose the foot to ground removal, and most of tall things end where the robot's segments do.
+    """
     if rng.random() >= 0.25:
         cut = 0.0 if rng.random() < 0.4 else rng.uniform(0.0, min(0.25, 0.3 * float(mesh.bounds[1][2])))
         points, part = sensor_view(mesh, rng, ground_cut=cut)
+        if rng.random() < 0.7:
+            below = points[:, 2] < MAX_HEIGHT
+            points, part = points[below], part[below]
         if len(points) >= MIN_POINTS:
             return points, part
     return sample_surface(mesh, DENSE, rng)

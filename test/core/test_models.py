@@ -22,7 +22,7 @@ from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.masked import MaskedAutoencoder, chamfer, random_masks  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.models.student import Student  # noqa: E402
-from foundry_core.models.supertokens import SupertokenAssignment, sinkhorn  # noqa: E402
+from foundry_core.models.supertokens import SupertokenAssignment, sinkhorn, usage_shortfall  # noqa: E402
 from foundry_core.models.teacher import Teacher  # noqa: E402
 from foundry_core.models.tokenizer import Tokenizer  # noqa: E402
 
@@ -127,6 +127,18 @@ def test_supertokens_are_means_of_their_tokens_and_empty_ones_stay_finite(assign
             assert torch.allclose(merged[cloud, slot], expected, atol=1e-5)
             if mine.any():
                 assert torch.allclose(merged_centers[cloud, slot], centers[cloud, mine].mean(dim=0), atol=1e-5)
+
+
+def test_the_usage_shortfall_is_zero_exactly_when_every_supertoken_leads_somewhere():
+    logits = torch.full((1, 4, 3), -4.0)
+    logits[0, [0, 1, 2, 3], [0, 1, 2, 0]] = 4.0
+    assert usage_shortfall(logits.softmax(dim=-1)) == 0
+    logits[0, 2] = torch.tensor([4.0, -4.0, 3.0])  # the third supertoken now comes second everywhere
+    logits.requires_grad_()
+    shortfall = usage_shortfall(logits.softmax(dim=-1))
+    assert shortfall.item() == pytest.approx((0.1 + 1.0) / 3, abs=1e-3)
+    shortfall.backward()
+    assert logits.grad[0, 2, 2] < 0  # descent raises its share
 
 
 def test_soft_merging_weighs_every_token_and_balanced_supertokens_average_to_the_mean():
