@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import signal
@@ -83,6 +84,21 @@ class _StepwiseInterrupt:
         self.in_step = False  # not after an error: what a broken step leaves is not saved
         if self.asked is not None:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def _sole_use(directory: Path) -> Iterator[None]:
+    """Inside, no other process trains in the folder; the lock ends with this process, however it ends.
+
+    Raises:
+        InputError: another process holds the folder.
+    """
+    with open(directory / ".lock", "wb") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a record lock: data workers do not inherit it
+        except OSError:
+            raise InputError(f"{directory}: another process trains in this folder; wait for it or stop it") from None
+        yield
 
 
 class Run:
@@ -175,7 +191,11 @@ class Run:
         Returns:
             mean of the logged scalars over the last stretch of the run.
         """
-        self.resume()
+        with _sole_use(self.directory):
+            self.resume()
+            return self._train(batches, title)
+
+    def _train(self, batches: Callable[[int], Iterator[Any]], title: str) -> dict[str, float]:
         sums: dict[str, float] = {}
         recent: dict[str, float] = {}
         counted, last_save, started = 0, time.monotonic(), time.monotonic() - self.elapsed

@@ -79,6 +79,19 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert torch.equal(value, resumed[name]), name
 
 
+def test_two_processes_cannot_train_in_one_folder(tmp_path):
+    config = parse(PretrainConfig, PRETRAIN, "test")
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    (tmp_path / "run").mkdir()
+    command = [sys.executable, "-c", hold, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(InputError, match="another process trains in this folder"):
+            pretrain(config, tmp_path / "run")
+        other.kill()
+    assert pretrain(config, tmp_path / "run").name == "tiny"  # a killed process holds nothing
+
+
 def test_a_torn_checkpoint_is_refused_by_name(tmp_path):
     config = parse(PretrainConfig, PRETRAIN, "test")
     (tmp_path / "run").mkdir()
