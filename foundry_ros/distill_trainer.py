@@ -155,7 +155,7 @@ class DistillTrainer(Node):
             self._write_segments()
         settings = parameters.current(self, parameters.DistillParameters)
         resumes = (self.out / "checkpoint.pt").is_file()
-        arguments = ["distill", "--config", str(self.config_path), "--data", str(self.data)]
+        arguments = ["distill", "--config", str(self.config_path), "--data", str(self.data), "--fresh"]
         arguments += ["--teacher", str(self.teacher), "--resume" if resumes else "--out", str(self.out)]
         if settings.minutes is not None:
             arguments += ["--minutes", str(settings.minutes)]

@@ -99,6 +99,7 @@ def register(app: typer.Typer) -> None:
         data_root: DataRoot = Path(),
         teacher: Annotated[str | None, typer.Option(help="name or path of the teacher; default: the config's")] = None,
         cache: Cache = Path("runs/cache"),
+        fresh: Annotated[bool, typer.Option("--fresh", help="no cache: endless new clouds, slower steps")] = False,
         minutes: Minutes = None,
         resume: Resume = None,
         out: Out = None,
@@ -114,6 +115,8 @@ def register(app: typer.Typer) -> None:
         settings = _with_data(load_settings(config, DistillConfig), data, data_root)
         if teacher is not None:
             settings = settings.model_copy(update={"teacher": teacher})
+        if fresh:
+            settings = settings.model_copy(update={"cache": 0})
         folder = _folder(resume, out, settings.name)
         card = run(settings, folder, minutes, str(config), cache)
         console.print(f"wrote {folder / card.name}: {card.parameters:,} parameters")
