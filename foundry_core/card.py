@@ -187,11 +187,23 @@ class ModelCard(Settings):
     architecture: Architecture
     preprocessing: Preprocessing = Preprocessing()
     budgets: list[int] = Field([], description="supertoken counts that the student can run with; empty for a teacher")
+    default_budget: int | None = Field(None, description="the one used where none is asked for; the largest if not set")
     heads: Heads = Heads()
     parameters: int = 0
     training: list[Training] = []
     metrics: list[Metric] = []
     files: dict[str, str] = Field({}, description="file name -> SHA-256")
+
+    @model_validator(mode="after")
+    def _default_is_a_budget(self) -> ModelCard:
+        if self.default_budget is not None and self.default_budget not in self.budgets:
+            raise ValueError(f"default_budget {self.default_budget} is none of the budgets {self.budgets}")
+        return self
+
+    @property
+    def budget(self) -> int | None:
+        """Supertokens that are used where no other number is asked for; None for a teacher."""
+        return self.default_budget or max(self.budgets, default=None)
 
 
 def sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,13 +31,16 @@ class FeatureBank:
 
     @classmethod
     @torch.no_grad()
-    def extract(cls, backbone: nn.Module, sightings: SightingSet, size: Preprocessing) -> FeatureBank:
-        """Run the backbone once on every sighting."""
+    def extract(
+        cls, backbone: nn.Module, sightings: SightingSet, size: Preprocessing, budgets: Sequence[int] = ()
+    ) -> FeatureBank:
+        """Run the backbone once on every sighting; a student with each of the ``budgets`` by turns."""
         tokens, centers = [], []
-        for start in track(range(0, len(sightings), _BATCH), description="features"):
+        for number, start in enumerate(track(range(0, len(sightings), _BATCH), description="features")):
             points = sightings.points[start : start + _BATCH].astype(np.float32)
             batch = tuple(map(torch.from_numpy, geometry.group_batch(points, size.groups, size.neighbors)))
-            tokens.append(backbone(*batch)["tokens"].half())
+            chosen = {"budget": budgets[number % len(budgets)]} if budgets else {}
+            tokens.append(backbone(*batch, **chosen)["tokens"].half())
             centers.append(batch[0])
         return cls(
             torch.cat(tokens),

@@ -69,6 +69,7 @@ class DistillConfig(Settings):
         description="nested supertoken counts; each step trains the largest and a random other; only the full count "
         "when empty",
     )
+    default_budget: int | None = Field(None, description="one of the budgets, for the card; the largest if not set")
     temperature: tuple[float, float] = Field((1.0, 0.5), description="of the assignment noise, first and last step")
     cache: int = Field(
         0, ge=0, description="clouds whose teacher features are computed once and kept on disk; 0: endless fresh clouds"

@@ -119,6 +119,8 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
     count = architecture.supertokens.count
     if config.budgets and (max(config.budgets) > count or min(config.budgets) < 1):
         raise InputError(f"{source}: budgets: must lie within 1 and architecture.supertokens.count ({count})")
+    if config.default_budget not in (None, *config.budgets):
+        raise InputError(f"{source}: default_budget: {config.default_budget} is none of the budgets; correct it")
     if bool(weights.alone) != architecture.supertokens.alone:
         raise InputError(f"{source}: losses.alone: needs architecture.supertokens.alone, and only with it")
     width = teacher.architecture.token_width
@@ -165,6 +167,7 @@ def distill(
         architecture=architecture,
         preprocessing=size,
         budgets=sorted(config.budgets) or [architecture.supertokens.count],
+        default_budget=config.default_budget,
         training=[
             *teacher_card.training,
             run.record(

@@ -137,9 +137,10 @@ def train_heads(
     network.eval()
     size = card.preprocessing
     frozen = for_inference(network).backbone  # the same numbers, faster
-    train, held_out = (
-        FeatureBank.extract(frozen, draw(config, size.points, part, cache), size) for part in (False, True)
-    )
+    # learned at every budget of an elastic student, judged at the one that it runs with
+    learned, judged = card.budgets, [card.budget] if card.budget else []
+    train = FeatureBank.extract(frozen, draw(config, size.points, False, cache), size, learned)
+    held_out = FeatureBank.extract(frozen, draw(config, size.points, True, cache), size, judged)
     task = HeadTraining(config, network)
     run = Run(out, task, config.loop, config, minutes)
     run.train(lambda step: task.batches(train, step), f"heads of {config.name}")

@@ -81,7 +81,7 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path):
     config = parse(PretrainConfig, PRETRAIN, "test")
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.lockf(f, 2); print(1, flush=True); input()"
     (tmp_path / "run").mkdir()
     command = [sys.executable, "-c", hold, str(tmp_path / "run" / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

@@ -126,9 +126,7 @@ def test_lock_step_can_be_repeated(street_bag, model, tmp_path):
 @pytest.mark.parametrize("rate", [1.0, 4.0])
 def test_timing_of_the_recording(street_bag, model, tmp_path, rate):
     report_file, results = tmp_path / "report.json", tmp_path / "r.npz"
-    ended = foundry(
-        "replay", street_bag, "--model", model, "--rate", rate, "--json", report_file, "--results", results
-    )
+    ended = foundry("replay", street_bag, "--model", model, "--rate", rate, "--json", report_file, "--results", results)
     assert ended.returncode == 0, ended.stderr
     report = json.loads(report_file.read_text())
     assert report["frames_sent"] == FRAMES and report["rate"] == rate
