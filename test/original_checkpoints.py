@@ -9,6 +9,7 @@ identity.
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ POINT_MAE, POINT2VEC, POINT_JEPA = "point-mae", "point2vec", "point-jepa"
 KEYS = {POINT_MAE: 209, POINT2VEC: 513, POINT_JEPA: 546}
 #: of the weights behind original_features.npz
 SEEDS = {POINT_MAE: 1, POINT2VEC: 2, POINT_JEPA: 3}
+
+#: a checkpoint that is quickly written
+SMALL = {"depth": 2, "width": 24}
 
 Layout = dict[str, tuple[int, ...]]
 
@@ -145,3 +149,19 @@ def checkpoint(arch: str, seed: int = 0, **sizes: int) -> dict:
         "hparams_name": "kwargs",
         "hyper_parameters": hyper_parameters,
     }
+
+
+def save(path: Path, content) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def small(arch: str, **changed: torch.Tensor | None) -> dict:
+    """A checkpoint of two blocks of width 24, with tensors replaced, added or (None) removed."""
+    content = checkpoint(arch, **SMALL)
+    state, prefix = (content["base_model"], "module.") if arch == POINT_MAE else (content["state_dict"], "")
+    for key, value in changed.items():
+        state[prefix + key] = value
+        if value is None:
+            del state[prefix + key]
+    return content

@@ -29,7 +29,8 @@ class Arch(str, Enum):
     point_mae = "point-mae"
 
 
-Size = Annotated[int | None, typer.Option(min=1, help="where it differs from the file's settings or the released ones")]
+def _size(what: str, released: str) -> typer.models.OptionInfo:
+    return typer.Option(min=1, help=f"{what}; default: the file's own setting, else {released}")
 
 
 def write_model(out: Path, done: Conversion) -> ModelCard:
@@ -60,11 +61,11 @@ def register(app: typer.Typer) -> None:
         checkpoint: Annotated[Path, typer.Argument(help="file of pre-trained weights, as the authors released it")],
         arch: Annotated[Arch, typer.Option(help="the code base that wrote it")],
         out: Annotated[Path, typer.Option(help="the model directory to write; must not exist")],
-        depth: Size = None,
-        heads: Size = None,
-        points: Size = None,
-        groups: Size = None,
-        neighbors: Size = None,
+        depth: Annotated[int | None, _size("blocks of the encoder", "12")] = None,
+        heads: Annotated[int | None, _size("attention heads", "6")] = None,
+        points: Annotated[int | None, _size("points per cloud", "1024")] = None,
+        groups: Annotated[int | None, _size("patches per cloud", "64")] = None,
+        neighbors: Annotated[int | None, _size("points per patch", "32")] = None,
         json_file: Annotated[
             Path | None, typer.Option("--json", help="write the keys that were used and left out to this file")
         ] = None,

@@ -34,7 +34,6 @@ from foundry_core.models.checkpoints.families import (
 from foundry_core.models.checkpoints.reading import Checkpoint, read_checkpoint
 from foundry_core.models.heads import Perception
 from foundry_core.models.teacher import Teacher
-from foundry_core.schema import parse
 
 #: of the released checkpoints; used where neither the user nor the file says otherwise
 RELEASED = {"depth": 12, "heads": 6, "points": 1024, "groups": 64, "neighbors": 32}
@@ -84,14 +83,18 @@ def convert(path: str | Path, arch: str, name: str, **given: int | None) -> Conv
     values = {name: _size(checkpoint, name, given.get(name)) for name in RELEASED}
     used, left_out, letters = account(checkpoint, family, values["depth"])
     if "n" in letters and given.get("neighbors") is None:  # Point-MAE rebuilds the 3K coordinates of a patch
-        values["neighbors"] = letters["n"] // 3
+        values["neighbors"] = max(1, letters["n"] // 3)
+    if letters["d"] % values["heads"]:
+        raise InputError(f"{path}: {values['heads']} heads do not divide the width {letters['d']}; give other --heads")
+    if max(values["groups"], values["neighbors"]) > values["points"]:
+        raise InputError(f"{path}: more groups or neighbors than the {values['points']} points; give other numbers")
     encoder = {"width": letters["d"], "depth": values["depth"], "heads": values["heads"]}
     encoder |= {"mlp_ratio": MLP_RATIO, "position_hidden": POSITION}
     architecture = Architecture(
         tokenizer=TokenizerConfig(first=FIRST, second=SECOND, third=THIRD),
-        encoder=parse(EncoderConfig, encoder, path),
+        encoder=EncoderConfig(**encoder),
     )
-    preprocessing = parse(Preprocessing, {key: values[key] for key in ("points", "groups", "neighbors")}, path)
+    preprocessing = Preprocessing(**{key: values[key] for key in ("points", "groups", "neighbors")})
     teacher = Teacher(architecture)
     teacher.load_state_dict(teacher_state(checkpoint.weights, family, values["depth"]))
     card = _card(name, checkpoint, family, architecture, preprocessing)

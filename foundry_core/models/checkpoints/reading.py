@@ -30,12 +30,21 @@ BESIDE = frozenset(
 PARALLEL = "module."
 
 
-def _numpy_scalars() -> list:
+def _numpy_numbers() -> list:
     """What a NumPy number (a metric, say) is pickled with, under the names of NumPy 1 and of NumPy 2."""
-    scalar = np.float64(0).__reduce__()[0]
+    make = np.float64(0).__reduce__()[0]
+
+    def allowed(module: str):
+        def scalar(kind: np.dtype, data: bytes):
+            if kind.hasobject or not isinstance(data, bytes):
+                raise ValueError("a NumPy number that is none")
+            return make(kind, data)
+
+        scalar.__module__, scalar.__qualname__ = module, "scalar"
+        return scalar
+
     kinds = {type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")}
-    names = [(scalar, f"{module}.multiarray.scalar") for module in ("numpy.core", "numpy._core")]
-    return [*names, (np.dtype, "numpy.dtype"), *kinds]
+    return [allowed("numpy.core.multiarray"), allowed("numpy._core.multiarray"), np.dtype, *kinds]
 
 
 @dataclass(frozen=True)
@@ -101,11 +110,13 @@ def _load(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"{path}: is no regular file; give a checkpoint file")
     try:
-        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file may fail anywhere in the unpickler
-        text = str(error).rpartition("WeightsUnpickler error: ")[2]  # after torch's advice, which does not fit here
+        text = (
+            str(error).rpartition("WeightsUnpickler error:")[2].strip()
+        )  # after torch's advice, which does not fit here
     refused = re.search(
         r"GLOBAL (\S+)|class(?:es)? \S* ?(?:but got )?<class '([^']+)'>|unrecognized function (\S+)", text
     )
@@ -115,7 +126,7 @@ def _load(path: Path) -> Any:
             f"{path}: holds a pickled {name}, and pickled code is never run; where it was written, save the"
             " state_dict alone with torch.save, and convert that"
         )
-    reason = " ".join(text.split())[:120] or "unexpected end"
+    reason = " ".join(re.split(r"[.:]\s|\n| Check ", text)[0].split())[:120] or "unexpected end"
     raise InputError(f"{path}: not a checkpoint written by torch.save, or a damaged one ({reason}); get it again")
 
 
