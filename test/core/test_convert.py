@@ -62,6 +62,7 @@ def test_the_layouts_of_these_tests_are_the_released_ones(arch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the exporter takes a minute for twelve blocks, more on a busy machine
 @pytest.mark.parametrize("arch", KEYS)
 def test_a_converted_checkpoint_gives_the_numbers_of_the_original_code(arch, foundry, tmp_path):
     original = np.load(ORIGINAL)
