@@ -164,6 +164,7 @@ def distill(
         name=config.name,
         kind="student",
         description=config.description,
+        licence=teacher_card.licence,  # a student is derived from its teacher
         architecture=architecture,
         preprocessing=size,
         budgets=sorted(config.budgets) or [architecture.supertokens.count],
