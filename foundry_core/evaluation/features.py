@@ -1,30 +1,149 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of shape sets: those of a model, and the two floors that every table carries beside it (needs torch)."""
+"""Features of shape sets: those of a model, and the floors and baselines that tables carry beside it (needs torch)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import torch
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
 
 from foundry_core import geometry
 from foundry_core.card import Preprocessing, find_model, load_card
 from foundry_core.data.stream import ShapeStream, StreamConfig
+from foundry_core.errors import InputError
+from foundry_core.models.bounds import Compressed
 from foundry_core.models.heads import pool
+from foundry_core.models.merging import Merged
 from foundry_core.models.registry import load_model, random_teacher
 
-RANDOM = "random:"  # random:<model> is that model's teacher architecture with random weights
 HISTOGRAM = "histogram"
+RANDOM = "random:"  # random:<model> is that model's teacher architecture with random weights
+BATCH = 64
+
+Advance = Callable[[int], None]
 
 
-def model_features(backbone, clouds, size: Preprocessing, title: str = "features") -> np.ndarray:
-    """Mean and maximum over the token features: float32 [M,2d] for clouds [M,P,3]."""
+@dataclass(frozen=True)
+class Groups:
+    """Clouds cut into patches: centers [M,G,3] and neighborhoods [M,G,K,3], float32.
+
+    ``tokens`` [M,G,d], where they are known, are those of a teacher's tokenizer, the larger part of its work; whoever
+    has the same tokenizer is spared it.
+    """
+
+    centers: Tensor
+    neighborhoods: Tensor
+    tokens: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.centers)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """(centers, neighborhoods, tokens or None) of up to ``BATCH`` clouds."""
+        tokens = [None] * -(-len(self) // BATCH) if self.tokens is None else self.tokens.split(BATCH)
+        yield from zip(self.centers.split(BATCH), self.neighborhoods.split(BATCH), tokens, strict=True)
+
+
+def group_clouds(clouds: Sequence[np.ndarray], size: Preprocessing) -> Groups:
+    """Patches of clouds [P,3], whose sizes may differ, as a model with this preprocessing takes them."""
+    centers, neighborhoods = [], []
+    for cloud in clouds:
+        at, patches = geometry.group(geometry.prepare(cloud, size.points)[0], size.groups, size.neighbors)
+        centers.append(at)
+        neighborhoods.append(patches)
+    return Groups(torch.from_numpy(np.stack(centers)), torch.from_numpy(np.stack(neighborhoods)))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that turns clouds into token features.
+
+    Attributes:
+        name: as it was asked for.
+        network: (centers, neighborhoods) to a dict with ``tokens`` [B,G,d]; students also take a budget.
+        size: how clouds are prepared.
+        budgets: supertoken counts that it runs with; empty where it has none.
+        teacher: name or path of the model whose features it rebuilds, where that is known.
+    """
+
+    name: str
+    network: nn.Module
+    size: Preprocessing
+    budgets: tuple[int, ...] = ()
+    teacher: str | None = None
+
+    def fit(self, groups: Groups) -> None:
+        """Let a baseline learn from the training clouds; most have nothing to learn."""
+        if hasattr(self.network, "fit"):
+            with torch.no_grad():
+                self.network.fit(groups.batches())
+
+
+def _stored(name: str, seed: int) -> Source:
+    network, card = load_model(name)
+    distilled = [run.parent for run in card.training if run.parent and "distill" in run.task]
+    parent = distilled[-1] if card.kind == "student" and distilled else None
+    if parent and Path(name).is_dir() and (Path(name).parent / parent).is_dir():
+        parent = str(Path(name).parent / parent)
+    return Source(name, network.backbone, card.preprocessing, tuple(sorted(card.budgets)), parent)
+
+
+def _random(name: str, seed: int) -> Source:
+    model = name.removeprefix(RANDOM)
+    card = load_card(find_model(model))
+    card = card.model_copy(update={"architecture": card.architecture.model_copy(update={"supertokens": None})})
+    backbone = random_teacher(card, seed)
+    calibrate_batch_norm(backbone, card.preprocessing, seed)
+    return Source(name, backbone, card.preprocessing, teacher=model)
+
+
+def _compressed(make: Callable[[nn.Module, str, int], nn.Module]) -> Callable[[str, int], Source]:
+    def build(name: str, seed: int) -> Source:
+        method, count, model = (name + "::").split(":", 2)
+        model = model.removesuffix("::")
+        if not count.isascii() or not count.isdigit() or int(count) < 1 or not model:
+            raise InputError(f"{name}: give {method}:NUMBER:TEACHER, such as {method}:16:teacher-small")
+        teacher = _stored(model, seed)
+        if teacher.budgets:
+            raise InputError(f"{name}: {model} is a student; {method} compresses a teacher, name one")
+        network = make(teacher.network, method, int(count)).eval()
+        return Source(name, network, teacher.size, (int(count),), model)
+
+    return build
+
+
+#: what may stand before a model's name; ``tome:16:teacher-small`` is that teacher, its tokens merged to 16
+BASELINES: dict[str, Callable[[str, int], Source]] = {
+    "random": _random,
+    **dict.fromkeys(("tome", "pitome", "kmeans", "fps"), _compressed(Merged)),
+    **dict.fromkeys(("pca", "rank", "cluster"), _compressed(Compressed)),
+}
+
+
+def resolve(name: str, seed: int = 0) -> Source:
+    """A model by name or path, or a baseline by its prefix (``BASELINES``); the seed draws random weights.
+
+    Raises:
+        InputError: an unknown model, or a baseline that is not written as ``METHOD:NUMBER:TEACHER``.
+    """
+    return BASELINES.get(name.split(":", 1)[0] if ":" in name else "", _stored)(name, seed)
+
+
+def pooled_features(source: Source, groups: Groups, advance: Advance | None = None) -> np.ndarray:
+    """Mean and maximum over the token features: float32 [M,2d]; a student runs with its largest budget."""
+    budget = {"budget": max(source.budgets)} if source.budgets else {}
     rows = []
-    for start in track(range(0, len(clouds), 64), description=title):
-        points = np.stack([geometry.prepare(cloud, size.points)[0] for cloud in clouds[start : start + 64]])
-        centers, neighborhoods = map(torch.from_numpy, geometry.group_batch(points, size.groups, size.neighbors))
+    for centers, neighborhoods, _ in groups.batches():
         with torch.no_grad():
-            rows.append(pool(backbone(centers, neighborhoods)["tokens"]).numpy())
+            rows.append(pool(source.network(centers, neighborhoods, **budget)["tokens"]).numpy())
+        if advance:
+            advance(len(centers))
     return np.concatenate(rows)
 
 
@@ -64,16 +183,22 @@ def histogram_features(clouds, bins: int = 32, pairs: int = 4096) -> np.ndarray:
     return np.asarray(rows, np.float32)
 
 
-def features(model: str, clouds, seed: int) -> tuple[np.ndarray, int | None]:
-    """Features of clouds [M,P,3] by a model name or path, ``random:<model>`` or ``histogram``; and the budget."""
+def split_features(
+    model: str, train: np.ndarray, test: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """Features [M,F] of train and test clouds [M,P,3] by a name as in :func:`resolve` or ``histogram``; the budget."""
     if model == HISTOGRAM:
-        return histogram_features(clouds), None
-    if model.startswith(RANDOM):
-        card = load_card(find_model(model.removeprefix(RANDOM)))
-        card = card.model_copy(update={"architecture": card.architecture.model_copy(update={"supertokens": None})})
-        backbone = random_teacher(card, seed)
-        calibrate_batch_norm(backbone, card.preprocessing, seed)
-        return model_features(backbone, clouds, card.preprocessing, model), None
-    network, card = load_model(model)
-    budget = max(card.budgets) if card.budgets else None
-    return model_features(network.backbone, clouds, card.preprocessing, card.name), budget
+        return histogram_features(train), histogram_features(test), None
+    source = resolve(model, seed)
+    parts = [group_clouds(clouds, source.size) for clouds in (train, test)]
+    source.fit(parts[0])
+    with progress_bar() as progress:
+        task = progress.add_task(model, total=sum(map(len, parts)))
+        first, second = (pooled_features(source, part, lambda n: progress.advance(task, n)) for part in parts)
+    return first, second, max(source.budgets, default=None)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on stderr that leaves nothing behind, and is silent where stderr is no terminal."""
+    console = Console(stderr=True, markup=False, emoji=False)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
