@@ -63,30 +63,13 @@ def ask(
             rebuild = partial(network.rebuild, out) if hasattr(network, "rebuild") else None
             answers.append(Batch(out["tokens"], out.get("supertokens"), out.get("assignment"), rebuild))
         return answers
-    if not hasattr(network, "encode"):
-        return _ask_parts(network, centers, neighborhoods, budgets, tokens)
     answers = []
     for encoded in network.encode(centers, neighborhoods, list(budgets), tokens=tokens):
-        decoder = getattr(network, "from_supertokens", None)
+        decoder = network.from_supertokens
         alone = decoder(encoded.spread, encoded.supertokens) if decoder is not None else None
         rebuild = partial(network.rebuild, encoded)
         answers.append(Batch(network.rebuild(encoded), encoded.supertokens, encoded.assignment.hard, rebuild, alone))
     return answers
-
-
-def _ask_parts(network: Student, centers: Tensor, neighborhoods: Tensor, budgets, tokens) -> list[Batch]:
-    tokens = network.tokenizer(neighborhoods) if tokens is None else tokens
-    positions = network.position(centers)
-    answers = []
-    for budget in budgets:
-        out = network(centers, neighborhoods, budget, tokens=tokens)
-        rebuild = partial(_upsample, network, tokens, positions, out["assignment"])
-        answers.append(Batch(out["tokens"], out["supertokens"], out["assignment"], rebuild))
-    return answers
-
-
-def _upsample(network: Student, tokens: Tensor, positions: Tensor, assignment: Tensor, supertokens: Tensor) -> Tensor:
-    return network.upsampling(tokens, positions, supertokens, assignment)
 
 
 @dataclass

@@ -69,7 +69,7 @@ def test_controls_tell_a_student_that_uses_its_supertokens_from_one_that_does_no
 
 def test_a_students_controls_replace_its_supertokens_and_nothing_else():
     torch.manual_seed(0)
-    student = Student(tiny_student(count=4)).eval()
+    student = Student(tiny_student(count=4, alone=True)).eval()
     teacher = Teacher(TINY).eval()
     groups, target = ask_teacher(teacher, Groups(*clouds(5)))
     assert not same_tokenizer(student, teacher)
@@ -90,6 +90,8 @@ def test_a_students_controls_replace_its_supertokens_and_nothing_else():
             without = float(r_squared(batch.rebuild(torch.zeros_like(batch.supertokens)), target))
         assert plain.values["r2_without_supertokens"][0] == pytest.approx(without, rel=1e-4)
         assert plain.values["r2_without_supertokens"] != plain.values["r2"]
+        alone = float(r_squared(batch.alone, target))
+        assert plain.values["r2_supertokens_alone"][0] == pytest.approx(alone, rel=1e-4)
 
 
 # -- whole rows ------------------------------------------------------------------------------------------------------
