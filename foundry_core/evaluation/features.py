@@ -69,6 +69,7 @@ class Source:
         network: (centers, neighborhoods) to a dict with ``tokens`` [B,G,d]; students also take a budget.
         size: how clouds are prepared.
         budgets: supertoken counts that it runs with; empty where it has none.
+        budget: the one used where none is asked for.
         teacher: name or path of the model whose features it rebuilds, where that is known.
     """
 
@@ -76,6 +77,7 @@ class Source:
     network: nn.Module
     size: Preprocessing
     budgets: tuple[int, ...] = ()
+    budget: int | None = None
     teacher: str | None = None
 
     def fit(self, groups: Groups) -> None:
@@ -91,7 +93,7 @@ def _stored(name: str, seed: int) -> Source:
     parent = distilled[-1] if card.kind == "student" and distilled else None
     if parent and Path(name).is_dir() and (Path(name).parent / parent).is_dir():
         parent = str(Path(name).parent / parent)
-    return Source(name, network.backbone, card.preprocessing, tuple(sorted(card.budgets)), parent)
+    return Source(name, network.backbone, card.preprocessing, tuple(sorted(card.budgets)), card.budget, parent)
 
 
 def _random(name: str, seed: int) -> Source:
@@ -113,7 +115,7 @@ def _compressed(make: Callable[[nn.Module, str, int], nn.Module]) -> Callable[[s
         if teacher.budgets:
             raise InputError(f"{name}: {model} is a student; {method} compresses a teacher, name one")
         network = make(teacher.network, method, int(count)).eval()
-        return Source(name, network, teacher.size, (int(count),), model)
+        return Source(name, network, teacher.size, (int(count),), int(count), model)
 
     return build
 
@@ -136,8 +138,8 @@ def resolve(name: str, seed: int = 0) -> Source:
 
 
 def pooled_features(source: Source, groups: Groups, advance: Advance | None = None) -> np.ndarray:
-    """Mean and maximum over the token features: float32 [M,2d]; a student runs with its largest budget."""
-    budget = {"budget": max(source.budgets)} if source.budgets else {}
+    """Mean and maximum over the token features: float32 [M,2d]; a student runs with its own budget."""
+    budget = {"budget": source.budget} if source.budgets else {}
     rows = []
     for centers, neighborhoods, _ in groups.batches():
         with torch.no_grad():
@@ -195,7 +197,7 @@ def split_features(
     with progress_bar() as progress:
         task = progress.add_task(model, total=sum(map(len, parts)))
         first, second = (pooled_features(source, part, lambda n: progress.advance(task, n)) for part in parts)
-    return first, second, max(source.budgets, default=None)
+    return first, second, source.budget
 
 
 def progress_bar() -> Progress:
