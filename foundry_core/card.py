@@ -72,8 +72,10 @@ class SupertokenConfig(Settings):
     """Dynamic supertoken optimisation (DSO) and cross-attention upsampling (CAU) of a student."""
 
     count: int = Field(16, ge=1, description="supertokens s")
-    assignment: Literal["sinkhorn", "gumbel", "fps"] = Field(
-        "sinkhorn", description="learned and balanced, learned as in the paper, or the cells of the first s FPS centres"
+    assignment: Literal["sinkhorn", "gumbel", "fps", "kmeans", "tome"] = Field(
+        "sinkhorn",
+        description="learned and balanced; learned as in the paper; or not learned: cells of the first s FPS centres, "
+        "k-means from them, token merging (ToMe)",
     )
     sinkhorn_iterations: int = Field(4, ge=1)
     noise: bool = Field(True, description="Gumbel noise on the assignment in training")

@@ -144,3 +144,28 @@ def register(app: typer.Typer) -> None:
         folder = _folder(resume, out, settings.name)
         card = train_heads(settings, folder, minutes, str(config), cache)
         console.print(f"wrote {folder / card.name}: {', '.join(f'{m.name} {m.value} {m.unit}' for m in card.metrics)}")
+
+    @app.command()
+    def ablate(
+        config: Config,
+        data: Data = None,
+        data_root: DataRoot = Path(),
+        cache: Cache = Path("runs/cache"),
+        steps: Annotated[int | None, typer.Option(min=1, help="steps of every student; default: the config's")] = None,
+        out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ablations"),
+    ) -> None:
+        """Distil students that differ in one choice each, with the same clouds and steps.
+
+        What is trained already is kept, so the command may be stopped and repeated. `foundry evaluate fidelity`
+        then compares the models.
+
+        Example: foundry ablate --config config/train/ablations/edge.yaml
+        """
+        require_torch("ablate")
+        from foundry_core.training.ablation import ablate as run
+        from foundry_core.training.ablation import students
+
+        files = [file.model_dump(mode="json") for file in shape_files(data, data_root)]
+        configs = students(config, {"data": {"files": files}} if files else None, steps)
+        for directory in run(configs, out, str(config), cache):
+            console.print(str(directory))

@@ -95,6 +95,16 @@ def merge(values: Tensor, size: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
     return (to @ (values * size[..., None])) / total, total[..., 0]
 
 
+def merge_tokens(tokens: Tensor, count: int) -> Tensor:
+    """Owner matrix [B,n,count] of ToMe's matching alone, repeated on tokens [B,n,d] until ``count`` are left."""
+    size, owner = tokens.new_ones(tokens.shape[:2]), torch.eye(tokens.shape[1]).repeat(len(tokens), 1, 1)
+    while tokens.shape[1] > count:
+        step = match_tome(tokens, min(tokens.shape[1] - count, tokens.shape[1] // 2), 0.0)
+        tokens, size = merge(tokens, size, step)
+        owner = owner @ step
+    return owner
+
+
 def proportional_attention(attention: Attention, x: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
     """Self-attention of x [B,n,d] in which a token of size m [B,n] counts m times, and its mean keys [B,n,d/H]."""
     b, n, d = x.shape

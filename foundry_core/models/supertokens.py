@@ -18,7 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foundry_core.card import SupertokenConfig
+from foundry_core.models.merging import kmeans, merge_tokens
 from foundry_core.models.transformer import Attention, Mlp
+
+#: assignments with queries of their own; the others follow from the cloud
+LEARNED = ("sinkhorn", "gumbel")
 
 
 def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
@@ -74,7 +78,7 @@ class SupertokenAssignment(nn.Module):
         self.value = nn.Linear(width, width)
         nn.init.eye_(self.value.weight)
         nn.init.zeros_(self.value.bias)
-        if config.assignment != "fps":
+        if config.assignment in LEARNED:
             self.queries = nn.Parameter(torch.randn(config.count, width))
             self.key_norm = nn.LayerNorm(width)
             self.key = nn.Linear(width, width)
@@ -86,12 +90,12 @@ class SupertokenAssignment(nn.Module):
             centers: [B,G,3], in the order of farthest-point sampling.
             temperature: of the Gumbel noise and of the straight-through gradient, in training only.
         """
-        if self.config.assignment == "fps":
-            logits = -torch.cdist(centers.float(), centers[:, :budget].float())  # the cells of the first s centres
-        else:
-            keys = self.key(self.key_norm(embedded))  # (B, G, d)
-            logits = F.linear(keys, self.queries[:budget]).float() * keys.shape[-1] ** -0.5  # (B, G, s)
-        if self.training and self.config.noise and self.config.assignment != "fps":
+        if self.config.assignment not in LEARNED:
+            hard = self._fixed_cells(embedded.detach().float(), centers.float(), budget)
+            return Assignment(hard, hard)
+        keys = self.key(self.key_norm(embedded))  # (B, G, d)
+        logits = F.linear(keys, self.queries[:budget]).float() * keys.shape[-1] ** -0.5  # (B, G, s)
+        if self.training and self.config.noise:
             uniform = torch.rand_like(logits).clamp_(1e-6, 1 - 1e-6)
             logits = (logits - torch.log(-torch.log(uniform))) / temperature
         if self.config.assignment == "sinkhorn":
@@ -100,6 +104,15 @@ class SupertokenAssignment(nn.Module):
         hard = (logits.argmax(dim=-1, keepdim=True) == slots).to(logits.dtype)  # (B, G, s)
         soft = logits.softmax(dim=-1)
         return Assignment(hard + soft - soft.detach() if self.training else hard, soft)
+
+    def _fixed_cells(self, embedded: Tensor, centers: Tensor, budget: int) -> Tensor:
+        """One-hot assignment [B,G,s] without anything learned: the baselines."""
+        if self.config.assignment == "kmeans":
+            return kmeans(embedded, embedded[:, :budget])
+        if self.config.assignment == "tome":
+            return merge_tokens(embedded, budget)
+        owner = torch.cdist(centers, centers[:, :budget]).argmin(dim=-1)
+        return F.one_hot(owner, budget).to(embedded.dtype)
 
     def merge(self, tokens: Tensor, centers: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
         """Average the tokens of each supertoken and add what it has learned.

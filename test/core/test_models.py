@@ -163,6 +163,18 @@ def test_fps_assignment_is_the_nearest_of_the_first_centres():
     assert not hasattr(module, "queries")
 
 
+@pytest.mark.parametrize("assignment", ["fps", "kmeans", "tome"])
+def test_cells_that_are_not_learned_leave_no_supertoken_empty(assignment):
+    torch.manual_seed(0)
+    student = Student(tiny_student(assignment=assignment)).train()
+    for budget in (1, 3, 4):
+        (encoded,) = student.encode(*clouds(), [budget])
+        hard = encoded.assignment.hard
+        assert torch.equal(hard.sum(dim=2), torch.ones(3, 16)) and (hard.sum(dim=1) > 0).all()
+    student.rebuild(encoded).square().mean().backward()  # it still learns what it does with them
+    assert student.assignment.value.weight.grad.abs().sum() > 0
+
+
 def test_a_budget_is_that_student_with_only_its_first_supertokens():
     torch.manual_seed(0)
     large, batch = Student(tiny_student(count=4)).eval(), clouds()
