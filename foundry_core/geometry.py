@@ -3,64 +3,20 @@
 
 One function for each operation, the same for training, export and the robot: farthest-point sampling starts at index 0
 and breaks ties by the lowest index, neighbours are sorted by distance and then by index, so the result is a pure
-function of the points. Distances are squared float32 sums in x, y, z order, as in the published implementations.
+function of the points. Distances are squared float32 sums in x, y, z order, as in the published implementations. What
+:func:`prepare_batch` does for many objects at once is bit for bit what the other functions do one by one.
 """
 
 from __future__ import annotations
 
-import numba
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
-_jit = numba.njit(cache=True, nogil=True)
-
-
-@_jit
-def _farthest(points, count):
-    n = points.shape[0]
-    chosen = np.empty(count, np.int64)
-    nearest = np.full(n, np.float32(np.inf), np.float32)
-    current = 0
-    for i in range(count):
-        chosen[i] = current
-        cx, cy, cz = points[current, 0], points[current, 1], points[current, 2]
-        best, best_distance = 0, np.float32(-1.0)
-        for j in range(n):
-            dx, dy, dz = points[j, 0] - cx, points[j, 1] - cy, points[j, 2] - cz
-            distance = dx * dx + dy * dy + dz * dz
-            if distance < nearest[j]:
-                nearest[j] = distance
-            if nearest[j] > best_distance:
-                best, best_distance = j, nearest[j]
-        current = best
-    return chosen
-
-
-@_jit
-def _nearest(queries, points, k, out):
-    # a sorted list of the k best per query. The points are visited with a stride: in farthest-point order every next
-    # point would be nearer than those before, and each would be inserted.
-    n, stride = points.shape[0], 32
-    near = np.empty(k, np.float32)
-    for q in range(queries.shape[0]):
-        qx, qy, qz = queries[q, 0], queries[q, 1], queries[q, 2]
-        filled = 0
-        for start in range(min(stride, n)):
-            for j in range(start, n, stride):
-                dx, dy, dz = points[j, 0] - qx, points[j, 1] - qy, points[j, 2] - qz
-                distance = dx * dx + dy * dy + dz * dz
-                if filled < k:
-                    slot = filled
-                    filled += 1
-                elif distance < near[k - 1] or (distance == near[k - 1] and j < out[q, k - 1]):
-                    slot = k - 1
-                else:
-                    continue
-                while slot > 0 and (near[slot - 1] > distance or (near[slot - 1] == distance and out[q, slot - 1] > j)):
-                    near[slot] = near[slot - 1]
-                    out[q, slot] = out[q, slot - 1]
-                    slot -= 1
-                near[slot] = distance
-                out[q, slot] = j
+from foundry_core.buckets import jit, split
+from foundry_core.neighbors import nearest, nearest_sample, nearest_three, patches
+from foundry_core.sampling import farthest
 
 
 def _as_points(points) -> np.ndarray:
@@ -78,7 +34,9 @@ def farthest_point_sampling(points, count: int) -> np.ndarray:
     points = _as_points(points)
     if not 1 <= count:
         raise ValueError(f"count must be at least 1, got {count}")
-    return _farthest(points, count)
+    chosen = np.empty(count, np.int64)
+    farthest(*split(points), chosen)
+    return chosen
 
 
 def nearest_neighbors(queries, points, k: int) -> np.ndarray:
@@ -87,7 +45,7 @@ def nearest_neighbors(queries, points, k: int) -> np.ndarray:
     if not 1 <= k <= len(points):
         raise ValueError(f"k must be in 1..{len(points)}, got {k}")
     out = np.empty((len(queries), k), np.int64)
-    _nearest(queries, points, k, out)
+    nearest(queries, points, out)
     return out
 
 
@@ -137,37 +95,155 @@ def group(points, groups: int, neighbors: int) -> tuple[np.ndarray, np.ndarray]:
         centers float32 [G,3], by farthest-point sampling; neighborhoods float32 [G,K,3], the K nearest points of each
         centre with the centre subtracted.
     """
-    points = _as_points(points)
-    centers = points[farthest_point_sampling(points, groups)]  # (G, 3)
-    index = nearest_neighbors(centers, points, neighbors)  # (G, K)
-    return centers, points[index] - centers[:, None, :]
+    centers, neighborhoods = group_batch(_as_points(points)[None], groups, neighbors)
+    return centers[0], neighborhoods[0]
 
 
 def group_batch(clouds, groups: int, neighbors: int) -> tuple[np.ndarray, np.ndarray]:
     """:func:`group` for clouds [B,N,3]: centers float32 [B,G,3], neighborhoods float32 [B,G,K,3]."""
-    clouds = np.asarray(clouds, np.float32)
+    clouds = np.ascontiguousarray(clouds, np.float32)
+    if clouds.ndim != 3 or clouds.shape[2] != 3 or clouds.shape[1] == 0:
+        raise ValueError(f"expected clouds [B,N,3] with N >= 1, got shape {clouds.shape}")
+    if not 1 <= groups:
+        raise ValueError(f"count must be at least 1, got {groups}")
+    if not 1 <= neighbors <= clouds.shape[1]:
+        raise ValueError(f"k must be in 1..{clouds.shape[1]}, got {neighbors}")
     centers = np.empty((len(clouds), groups, 3), np.float32)
     neighborhoods = np.empty((len(clouds), groups, neighbors, 3), np.float32)
-    for row, cloud in enumerate(clouds):
-        centers[row], neighborhoods[row] = group(cloud, groups, neighbors)
+    _group(clouds, centers, neighborhoods)
     return centers, neighborhoods
 
 
-def interpolation(points, centers, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def interpolation(points, centers) -> tuple[np.ndarray, np.ndarray]:
     """Inverse-distance weights that carry features from centres [G,3] to points [N,3] (PointNet++, Qi et al., 2017).
 
     Returns:
-        index int64 [N,k] into the centres and weights float32 [N,k] that sum to 1.
+        index int64 [N,3] of the nearest of the centres, G >= 3, and weights float32 [N,3] that sum to 1.
     """
     points, centers = _as_points(points), _as_points(centers)
-    index = nearest_neighbors(points, centers, k)
-    squared = ((points[:, None, :] - centers[index]) ** 2).sum(axis=-1)
-    weights = 1.0 / (squared + np.float32(1e-8))
-    return index, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    if len(centers) < 3:
+        raise ValueError(f"expected at least 3 centres, got {len(centers)}")
+    index, weight = np.empty((len(points), 3), np.int64), np.empty((len(points), 3), np.float32)
+    nearest_three(points, centers, index, weight)
+    return index, weight
+
+
+def nearest_samples(points, sampled) -> np.ndarray:
+    """For each of points [N,3] the position int64 [N] in ``sampled`` [S], indices of points, of the nearest one.
+
+    Of equally near samples the first counts. Points that follow each other should be near each other, as in a scan.
+    """
+    points = _as_points(points)
+    out = np.empty(len(points), np.int64)
+    nearest_sample(points, points[sampled], out)
+    return out
+
+
+class Batch(NamedTuple):
+    """The network's input for B objects.
+
+    Attributes:
+        points: float32 [B,N,3] of :func:`prepare`.
+        index: int64 [B,N], of each of the points into those of its object.
+        centers, neighborhoods: float32 [B,G,3] and [B,G,K,3] of :func:`group`.
+        interpolation_index, interpolation_weight: int64 and float32 [B,N,3] of :func:`interpolation`; [B,0,3] where
+            they were not asked for.
+    """
+
+    points: np.ndarray
+    index: np.ndarray
+    centers: np.ndarray
+    neighborhoods: np.ndarray
+    interpolation_index: np.ndarray
+    interpolation_weight: np.ndarray
+
+
+def prepare_batch(
+    clouds: Sequence[np.ndarray], count: int, groups: int, neighbors: int, limit: int, upsample: bool = True
+) -> Batch:
+    """:func:`prepare`, :func:`group` and, with ``upsample``, :func:`interpolation` of many objects, points [n,3] each.
+
+    All of it runs in one call without the interpreter's lock.
+
+    Args:
+        limit: an object of more points is thinned evenly before it is resampled; at least ``count``.
+    """
+    clouds = [_as_points(cloud) for cloud in clouds]
+    if groups < (3 if upsample else 1) or not 1 <= neighbors <= count or limit < count:
+        raise ValueError(f"{groups} groups of {neighbors} of {count} points, limit {limit}: impossible")
+    starts = np.zeros(len(clouds) + 1, np.int64)
+    np.cumsum([len(cloud) for cloud in clouds], out=starts[1:])
+    size, upsampled = len(clouds), count if upsample else 0
+    batch = Batch(
+        np.empty((size, count, 3), np.float32),
+        np.empty((size, count), np.int64),
+        np.empty((size, groups, 3), np.float32),
+        np.empty((size, groups, neighbors, 3), np.float32),
+        np.empty((size, upsampled, 3), np.int64),
+        np.empty((size, upsampled, 3), np.float32),
+    )
+    _prepare(np.concatenate(clouds or [np.empty((0, 3), np.float32)]), starts, limit, *batch)
+    return batch
+
+
+@jit
+def _group(clouds, centers, neighborhoods):
+    index, weight = np.empty((0, 3), np.int64), np.empty((0, 3), np.float32)
+    for row in range(clouds.shape[0]):
+        x, y, z = split(clouds[row])
+        patches(x, y, z, clouds.shape[1], centers[row], neighborhoods[row], index, weight)
+
+
+@jit
+def _prepare(flat, starts, limit, points, index, centers, neighborhoods, upsampling, weight):
+    count = points.shape[1]
+    for row in range(points.shape[0]):
+        source = flat[starts[row] : starts[row + 1]]
+        step = -(-source.shape[0] // limit)
+        x, y, z = split(source[::step])
+        n = min(x.shape[0], count)
+        if n < x.shape[0]:
+            farthest(x, y, z, index[row])
+            x, y, z = x[index[row]], y[index[row]], z[index[row]]
+            for i in range(count):
+                index[row, i] *= step
+        else:
+            for i in range(n):
+                index[row, i] = i * step
+            for i in range(n, count):
+                index[row, i] = index[row, i - n]
+        _normalize(x, y, z, count)
+        for i in range(n):
+            points[row, i, 0], points[row, i, 1], points[row, i, 2] = x[i], y[i], z[i]
+        for i in range(n, count):
+            for k in range(3):
+                points[row, i, k] = points[row, i - n, k]
+        patches(x, y, z, count, centers[row], neighborhoods[row], upsampling[row], weight[row])
+
+
+@jit
+def _normalize(x, y, z, count):
+    # `normalize` in place, of the points repeated in order to `count`
+    n = x.shape[0]
+    sx, sy, sz, largest = 0.0, 0.0, 0.0, 0.0
+    for start in range(0, count, n):
+        for i in range(min(n, count - start)):
+            sx, sy, sz = sx + x[i], sy + y[i], sz + z[i]
+    cx, cy, cz = np.float32(sx / count), np.float32(sy / count), np.float32(sz / count)
+    for i in range(n):
+        x[i], y[i], z[i] = x[i] - cx, y[i] - cy, z[i] - cz
+        dx, dy, dz = np.float64(x[i]), np.float64(y[i]), np.float64(z[i])
+        largest = max(largest, dx * dx + dy * dy + dz * dz)
+    radius = np.sqrt(largest)
+    if not radius > 1e-12:
+        radius = 1.0
+    scale = np.float32(radius)
+    for i in range(n):
+        x[i], y[i], z[i] = x[i] / scale, y[i] / scale, z[i] / scale
 
 
 def warm_up() -> None:
     """Compile (or load from numba's cache) every kernel, so that the first frame is not the slow one."""
     points = np.linspace(0.0, 1.0, 24, dtype=np.float32).reshape(8, 3)
-    centers, _ = group(points, 4, 2)
-    interpolation(points, centers)
+    prepare_batch([points], 4, 3, 2, 4)
+    nearest_samples(points, np.arange(4))

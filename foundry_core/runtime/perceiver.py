@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
-from scipy.spatial import cKDTree
 
 from foundry_core import geometry
 from foundry_core.card import ModelCard, find_model, load_card
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.objects import OTHER, UNKNOWN, Object, Perception, Prediction
+from foundry_core.runtime.parts import part_labels
+from foundry_core.runtime.parts import warm_up as warm_up_parts
 from foundry_core.runtime.session import OnnxSession
 from foundry_core.runtime.sizes import log_likelihood
 from foundry_core.scene.config import SceneConfig
@@ -74,6 +75,7 @@ class Perceiver:
         self._allowed = self._allowed_parts()
         self._largest = np.array([self._head.largest_m.get(name, np.inf) for name in self._head.classes])  # (C,)
         geometry.warm_up()
+        warm_up_parts()
 
     def _allowed_parts(self) -> list[np.ndarray]:
         """For each class the indices of the parts that it can have."""
@@ -135,9 +137,10 @@ class Perceiver:
             probabilities = _softmax(outputs["class_logits"].astype(np.float64) / self._head.temperature)  # (B, C)
             if diagonals is not None:
                 probabilities = self._of_plausible_size(probabilities, diagonals[start : start + len(batch)])
+            ranking = np.argsort(-probabilities, axis=1, kind="stable")  # (B, C)
             for row, points in enumerate(batch):
                 part_logits = outputs["part_logits"][row] if self.card.heads.parts else None  # (N, P)
-                predictions.append(self._answer(points, sampled[row], probabilities[row], part_logits))
+                predictions.append(self._answer(points, sampled[row], probabilities[row], ranking[row], part_logits))
             marks.append(time.perf_counter())
             for k, phase in enumerate(("group", "network", "labels")):
                 phases[phase] += 1e3 * (marks[k + 1] - marks[k])
@@ -156,52 +159,31 @@ class Perceiver:
         total = kept.sum(axis=1, keepdims=True)
         return np.where(total > 0, kept / np.maximum(total, 1e-300), probabilities)
 
-    def _group(self, batch: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
-        """Graph inputs, and for each object the index int64 [N] of the network's points into its own."""
+    def _group(self, batch: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Graph inputs, and for each object the index int64 [B,N] of the network's points into its own."""
         size = self.card.preprocessing
-        shape = (len(batch), size.points, 3)
-        points, index = np.empty(shape, np.float32), np.empty(shape, np.int64)
-        weight, sampled = np.empty(shape, np.float32), []
-        for row, source in enumerate(batch):
-            step = -(-len(source) // max(self.config.max_object_points, size.points))
-            points[row], chosen = geometry.prepare(source[::step], size.points)
-            sampled.append(chosen * step)
-        centers, neighborhoods = geometry.group_batch(points, size.groups, size.neighbors)
-        inputs = {"centers": centers, "neighborhoods": neighborhoods}
-        if "interpolation_index" in self.session.inputs:
-            for row in range(len(batch)):
-                index[row], weight[row] = geometry.interpolation(points[row], centers[row])
-            inputs |= {"points": points, "interpolation_index": index, "interpolation_weight": weight}
-        return inputs, sampled
+        limit = max(self.config.max_object_points, size.points)
+        upsample = "interpolation_index" in self.session.inputs
+        made = geometry.prepare_batch(batch, size.points, size.groups, size.neighbors, limit, upsample)._asdict()
+        return made, made.pop("index")
 
-    def _answer(self, points, sampled, probabilities, part_logits) -> Prediction:
+    def _answer(self, points, sampled, probabilities, ranking, part_logits) -> Prediction:
+        """The prediction for points [n,3], from probabilities [C], their ranking [C] and part logits [N,P] or None."""
         classes = self._head.classes
-        ranking = np.argsort(-probabilities, kind="stable")
         best = int(ranking[0])
         probability = float(probabilities[best])
         unknown = classes[best] == OTHER or probability < self._threshold
-        part_ids = np.full(len(points), -1, np.int16)
-        part_probability = np.zeros(len(points), np.float32)
         allowed = self._allowed[best]
-        if not unknown and part_logits is not None and len(allowed):
-            among = _softmax(part_logits[:, allowed])  # (N, parts of the class)
-            choice = among.argmax(axis=1)
-            source = _nearest_sample(points, sampled)
-            part_ids = allowed[choice][source].astype(np.int16)
-            part_probability = among[np.arange(len(choice)), choice][source].astype(np.float32)
+        if unknown or part_logits is None or not len(allowed):
+            part_ids, part_probability = np.full(len(points), -1, np.int16), np.zeros(len(points), np.float32)
+        else:
+            part_ids, part_probability = part_labels(points, sampled, part_logits, allowed)
         return Prediction(
             UNKNOWN if unknown else classes[best],
             -1 if unknown else best,
             probability,
-            [(classes[k], float(probabilities[k])) for k in ranking[:5]],
+            [(classes[k], float(probabilities[k])) for k in ranking[:5].tolist()],
             unknown,
             part_ids,
             part_probability,
         )
-
-
-def _nearest_sample(points: np.ndarray, sampled: np.ndarray) -> np.ndarray:
-    """For each point [n,3] the position int64 [n] in ``sampled`` (indices into the points) of the nearest sample."""
-    if len(points) <= len(sampled):
-        return np.arange(len(points))  # few points are repeated in order: each one is its own sample
-    return cKDTree(points[sampled]).query(points)[1]
