@@ -11,15 +11,25 @@ _JUDGED = 400  # points per segment that an angle is judged on
 
 
 @jit
-def _extent(points, order, start, end, step, angle):
-    c, s = np.cos(angle), np.sin(angle)
-    u_low, u_high, v_low, v_high = np.inf, -np.inf, np.inf, -np.inf
-    for k in range(start, end, step):
-        x, y = points[order[k], 0], points[order[k], 1]
-        u, v = c * x + s * y, c * y - s * x
-        u_low, u_high = min(u_low, u), max(u_high, u)
-        v_low, v_high = min(v_low, v), max(v_high, v)
-    return u_low, u_high, v_low, v_high
+def _best_angle(x, y, cosine, sine):
+    # the index of the angle whose rectangle around points x, y [n] is smallest; all angles are tried side by side
+    angles = cosine.shape[0]
+    u_low, u_high = np.full(angles, np.inf), np.full(angles, -np.inf)
+    v_low, v_high = np.full(angles, np.inf), np.full(angles, -np.inf)
+    for i in range(x.shape[0]):
+        px, py = x[i], y[i]
+        for k in range(angles):
+            u, v = cosine[k] * px + sine[k] * py, cosine[k] * py - sine[k] * px
+            u_low[k] = u if u < u_low[k] else u_low[k]
+            u_high[k] = u if u > u_high[k] else u_high[k]
+            v_low[k] = v if v < v_low[k] else v_low[k]
+            v_high[k] = v if v > v_high[k] else v_high[k]
+    best, best_area = 0, np.inf
+    for k in range(angles):
+        area = (u_high[k] - u_low[k] + 1e-3) * (v_high[k] - v_low[k] + 1e-3)
+        if area < best_area:
+            best, best_area = k, area
+    return best
 
 
 @jit
@@ -32,31 +42,32 @@ def oriented_boxes(points, order, starts):
     count = len(starts) - 1
     center, size = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
     yaw = np.empty(count, np.float32)
+    # a rectangle repeats after 90 degrees: 18 angles, then 10 finer ones on each side of the best
+    coarse, fine = np.arange(18) * (np.pi / 36), np.arange(-10, 11) * (np.pi / 360)
+    cosine, sine = np.cos(coarse), np.sin(coarse)
     for i in range(count):
         start, end = starts[i], starts[i + 1]
         step = max((end - start) // _JUDGED, 1)
-        best, best_area = 0.0, np.inf
-        width = np.pi / 36  # a rectangle repeats after 90 degrees: 18 angles, then 10 finer ones on each side
-        for k in range(18):
-            a, b, c, d = _extent(points, order, start, end, step, k * width)
-            area = (b - a + 1e-3) * (d - c + 1e-3)
-            if area < best_area:
-                best, best_area = k * width, area
-        coarse = best
-        for k in range(-10, 11):
-            a, b, c, d = _extent(points, order, start, end, step, coarse + k * width / 10)
-            area = (b - a + 1e-3) * (d - c + 1e-3)
-            if area < best_area:
-                best, best_area = coarse + k * width / 10, area
-        a, b, c, d = _extent(points, order, start, end, 1, best)
+        judged = (end - start + step - 1) // step
+        x, y = np.empty(judged), np.empty(judged)
+        for k in range(judged):
+            x[k], y[k] = points[order[start + k * step], 0], points[order[start + k * step], 1]
+        best = coarse[_best_angle(x, y, cosine, sine)]
+        around = best + fine
+        best = around[_best_angle(x, y, np.cos(around), np.sin(around))]
+        c, s = np.cos(best), np.sin(best)
+        u_low, u_high, v_low, v_high = np.inf, -np.inf, np.inf, -np.inf
         low, high = np.inf, -np.inf
         for k in range(start, end):
-            low, high = min(low, points[order[k], 2]), max(high, points[order[k], 2])
-        u, v = (a + b) / 2, (c + d) / 2
-        center[i, 0] = np.cos(best) * u - np.sin(best) * v
-        center[i, 1] = np.sin(best) * u + np.cos(best) * v
-        center[i, 2] = (low + high) / 2
-        length, breadth = b - a, d - c
+            j = order[k]
+            px, py, pz = points[j, 0], points[j, 1], points[j, 2]
+            u, v = c * px + s * py, c * py - s * px
+            u_low, u_high = min(u_low, u), max(u_high, u)
+            v_low, v_high = min(v_low, v), max(v_high, v)
+            low, high = min(low, pz), max(high, pz)
+        u, v = (u_low + u_high) / 2, (v_low + v_high) / 2
+        center[i, 0], center[i, 1], center[i, 2] = c * u - s * v, s * u + c * v, (low + high) / 2
+        length, breadth = u_high - u_low, v_high - v_low
         if length < breadth:
             length, breadth = breadth, length
             best += np.pi / 2

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from foundry_core.scene import grid
 from foundry_core.scene.config import GroundConfig
@@ -18,7 +17,7 @@ from foundry_core.scene.planes import fit_plane
 
 _MIN_CELLS = 8
 _MAX_CELLS = 1 << 21
-_SMOOTHING = 1.5  # cells
+_SMOOTHING = 1.5  # standard deviation, cells
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,25 @@ def rotation_to_z(normal: np.ndarray) -> np.ndarray:
     )
 
 
+def _no_ground(points: np.ndarray) -> Ground:
+    return Ground(np.full(len(points), np.inf, np.float32), np.eye(3, dtype=np.float32), False)
+
+
 def find_ground(points: np.ndarray, config: GroundConfig) -> tuple[Ground, np.ndarray]:
     """The ground under points float32 [N,3], and the points made level, float32 [N,3] (the input itself if level)."""
-    none = Ground(np.full(len(points), np.inf, np.float32), np.eye(3, dtype=np.float32), False)
     if not config.enabled or len(points) < _MIN_CELLS:
-        return none, points
+        return _no_ground(points), points
     steepest = np.tan(np.deg2rad(config.max_tilt_deg))
     x_low, y_low, cell, nx, ny = layout = _grid_of(points, config.cell)
     minima = grid.drop_unsupported(grid.cell_minima(points, *layout), cell, steepest, config.tolerance, -np.inf)
     a, b = np.nonzero(np.isfinite(minima))
     if len(a) < _MIN_CELLS:
-        return none, points
+        return _no_ground(points), points
     lowest = np.stack([x_low + (a + 0.5) * cell, y_low + (b + 0.5) * cell, minima[a, b]], axis=1)
     axis = (float(np.cos(np.deg2rad(config.max_tilt_deg))), 1.0)
     found = fit_plane(lowest, config.tolerance, axis, below_penalty=2.0)
     if found is None or found[1] * len(lowest) < _MIN_CELLS:
-        return none, points
+        return _no_ground(points), points
     normal, offset = found[0][:3], found[0][3]
     rotation = np.eye(3)
     if normal[2] < np.cos(np.deg2rad(config.level_from_deg)):
@@ -88,14 +90,19 @@ def find_ground(points: np.ndarray, config: GroundConfig) -> tuple[Ground, np.nd
     return Ground(height, rotation.astype(np.float32), True), points
 
 
+def _gaussian() -> np.ndarray:
+    reach = int(4 * _SMOOTHING + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _SMOOTHING) ** 2)
+    return (taps / taps.sum()).astype(np.float32)
+
+
 def _surface(residual: np.ndarray, cell: float, config: GroundConfig) -> np.ndarray:
     """A complete surface [nx,ny] through the ground cells of residual [nx,ny] (infinite where nothing was seen)."""
     residual = grid.drop_unsupported(residual, cell, config.slope, config.tolerance, -3 * config.tolerance)
     envelope = grid.slope_envelope(residual, cell, config.slope)
     is_ground = np.isfinite(residual) & (residual <= envelope + config.tolerance)
-    weight = is_ground.astype(np.float32)
-    near = ndimage.gaussian_filter(weight, _SMOOTHING, mode="constant")
     values = np.where(is_ground, residual, np.float32(0.0))
-    smooth = ndimage.gaussian_filter(values, _SMOOTHING, mode="constant") / np.maximum(near, 1e-6)
+    near, smooth = grid.smooth_pair(is_ground.astype(np.float32), values, _gaussian())
+    smooth /= np.maximum(near, np.float32(1e-6))
     envelope = np.where(np.isfinite(envelope), envelope, np.float32(0.0))
     return np.where(near > 0.02, smooth, envelope).astype(np.float32)

@@ -13,29 +13,30 @@ _SAMPLE = 1500  # points that a hypothesis is judged on
 
 
 @jit
-def _search(points, triples, tolerance, axis_low, axis_high, below_penalty):
+def _search(x, y, z, triples, tolerance, axis_low, axis_high, below_penalty):
     best, best_score = np.zeros(4, np.float64), -1.0
     for t in range(triples.shape[0]):
-        p, q, r = points[triples[t, 0]], points[triples[t, 1]], points[triples[t, 2]]
-        normal = np.cross(q - p, r - p)
-        length = np.sqrt((normal * normal).sum())
+        p, q, r = triples[t, 0], triples[t, 1], triples[t, 2]
+        ux, uy, uz = x[q] - x[p], y[q] - y[p], z[q] - z[p]
+        vx, vy, vz = x[r] - x[p], y[r] - y[p], z[r] - z[p]
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        length = np.sqrt(nx * nx + ny * ny + nz * nz)
         if length < 1e-9:
             continue
-        normal = normal / length
-        if normal[2] < 0:
-            normal = -normal
-        if not axis_low <= normal[2] <= axis_high:
+        if nz < 0:
+            length = -length
+        nx, ny, nz = nx / length, ny / length, nz / length
+        if not axis_low <= nz <= axis_high:
             continue
-        offset = -(normal * p).sum()
-        score = 0.0
-        for i in range(points.shape[0]):
-            distance = points[i, 0] * normal[0] + points[i, 1] * normal[1] + points[i, 2] * normal[2] + offset
-            if abs(distance) <= tolerance:
-                score += 1.0
-            elif distance < -3 * tolerance:
-                score -= below_penalty
+        offset = -(nx * x[p] + ny * y[p] + nz * z[p])
+        inliers, below = np.int64(0), np.int64(0)
+        for i in range(x.shape[0]):
+            distance = x[i] * nx + y[i] * ny + z[i] * nz + offset
+            inliers += np.int64(abs(distance) <= tolerance)
+            below += np.int64(distance < -3 * tolerance)
+        score = inliers - below_penalty * below
         if score > best_score:
-            best[:3], best[3], best_score = normal, offset, score
+            best[0], best[1], best[2], best[3], best_score = nx, ny, nz, offset, score
     return best, best_score
 
 
@@ -54,7 +55,8 @@ def fit_plane(points: np.ndarray, tolerance: float, axis: tuple[float, float], b
         return None
     rng = np.random.default_rng(0)
     judged = points[:: -(-len(points) // _SAMPLE)].astype(np.float64)
-    plane, score = _search(judged, rng.integers(0, len(judged), (_TRIES, 3)), tolerance, *axis, below_penalty)
+    triples = rng.integers(0, len(judged), (_TRIES, 3))
+    plane, score = _search(*np.ascontiguousarray(judged.T), triples, tolerance, *axis, float(below_penalty))
     if score < 3:
         return None
     for _ in range(3):  # least squares on the inliers
@@ -62,7 +64,7 @@ def fit_plane(points: np.ndarray, tolerance: float, axis: tuple[float, float], b
         if len(near) < 3:
             break
         center = near.mean(axis=0)
-        normal = np.linalg.svd(near - center, full_matrices=False)[2][2]
+        normal = np.linalg.eigh((near - center).T @ (near - center))[1][:, 0]  # of least variance
         normal = -normal if normal[2] < 0 else normal
         if not axis[0] - 0.05 <= normal[2] <= axis[1] + 0.05:
             break

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,23 +78,24 @@ def find_segments(cloud: Cloud, config: SceneConfig) -> SceneResult:
     marks = [time.perf_counter()]
     points = cloud.points
     kept = crop_and_thin(points, config)  # (n)
-    cropped = points[kept] if len(kept) < len(points) else points
+    cropped = grid.take(points, kept) if len(kept) < len(points) else points
     marks.append(time.perf_counter())
 
     ground, level = find_ground(cropped, config.ground)
-    on_ground = ground.height <= config.ground.clearance
     is_ground = np.zeros(len(points), bool)
-    is_ground[kept] = on_ground
+    highest = config.max_height if ground.found else np.inf
+    free = grid.divide(ground.height, kept, config.ground.clearance, highest, is_ground)
     marks.append(time.perf_counter())
 
-    free = np.flatnonzero(~on_ground & (ground.height <= config.max_height) if ground.found else ~on_ground)
+    above = grid.take(level, free)  # (n', 3)
     if config.planes.count and len(free):
-        free = free[remove_planes(level[free], config.planes)]
-    labels, count = connected_components(level[free], config.clusters)
+        left = remove_planes(above, config.planes)
+        free, above = free[left], above[left]
+    labels, count = connected_components(above, config.clusters)
     height = ground.height[free] if ground.found else None
-    chosen, dropped = _choose(level[free], height, labels, count, config)
+    clusters, dropped = _choose(above, height, labels, count, config)
+    segments = _segments(points, kept[free], above, clusters, level is cropped)
     segment_id = np.full(len(points), -1, np.int32)
-    segments = _segments(points, kept[free], level[free], chosen)
     for number, segment in enumerate(segments):
         segment_id[segment.index] = number
     marks.append(time.perf_counter())
@@ -101,18 +103,23 @@ def find_segments(cloud: Cloud, config: SceneConfig) -> SceneResult:
     return SceneResult(segments, is_ground, segment_id, ground.rotation, dropped, phases)
 
 
-def _choose(points, height, labels, count, config: SceneConfig) -> tuple[list[np.ndarray], dict[str, int]]:
-    """Indices of each chosen cluster into points [n,3] (level), by priority, and the reasons for the others."""
+class _Clusters(NamedTuple):
+    """Chosen clusters: order [n] and starts [C+1] of all, the chosen ones by priority, and all boxes (level)."""
+
+    order: np.ndarray
+    starts: np.ndarray
+    chosen: np.ndarray
+    boxes: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _choose(points, height, labels, count, config: SceneConfig) -> tuple[_Clusters | None, dict[str, int]]:
+    """The clusters of points [n,3] (level) that are segments, None for none, and the reasons for the others."""
     dropped = dict.fromkeys(("few_points", "low", "small", "large", "beyond_limit"), 0)
-    if count == 0:
-        return [], dropped
-    enough = np.bincount(labels, minlength=count) >= config.min_points
-    dropped["few_points"] = int(count - enough.sum())
-    renumbered = np.where(enough, np.cumsum(enough) - 1, -1)
-    order, starts = grid.group_by_label(renumbered[labels], int(enough.sum()))
+    order, starts = grid.group_by_label(labels, count, config.min_points)
+    dropped["few_points"] = count + 1 - len(starts)
     if len(starts) == 1:
-        return [], dropped
-    center, size, _ = oriented_boxes(points, order, starts)
+        return None, dropped
+    boxes = center, size, _ = oriented_boxes(points, order, starts)
     longest = size.max(axis=1)
     top = np.maximum.reduceat(height[order], starts[:-1]) if height is not None else size[:, 2]
     low, small, large = top < config.min_height, longest < config.min_size, longest > config.max_size
@@ -125,16 +132,21 @@ def _choose(points, height, labels, count, config: SceneConfig) -> tuple[list[np
         key = -np.prod(size[accepted], axis=1)
     ranked = accepted[np.argsort(key, kind="stable")]
     dropped["beyond_limit"] = max(len(ranked) - config.max_objects, 0)
-    return [order[starts[k] : starts[k + 1]] for k in ranked[: config.max_objects]], dropped
+    return _Clusters(order, starts, ranked[: config.max_objects], boxes), dropped
 
 
-def _segments(points, index, level, chosen: list[np.ndarray]) -> list[Segment]:
-    if not chosen:
+def _segments(points, index, above, clusters: _Clusters | None, is_level: bool) -> list[Segment]:
+    """Segments from points [N,3] of the cloud, and index [n] and level coordinates [n,3] of what was clustered."""
+    if clusters is None or not len(clusters.chosen):
         return []
-    sources = [index[members] for members in chosen]
-    starts = np.cumsum([0, *map(len, sources)])
-    center, size, yaw = oriented_boxes(points, np.concatenate(sources), starts)
+    members = [clusters.order[clusters.starts[k] : clusters.starts[k + 1]] for k in clusters.chosen]
+    sources = [index[rows] for rows in members]
+    if is_level:
+        center, size, yaw = (values[clusters.chosen] for values in clusters.boxes)
+    else:
+        starts = np.cumsum([0, *map(len, sources)])
+        center, size, yaw = oriented_boxes(points, np.concatenate(sources), starts)
     return [
-        Segment(source, np.ascontiguousarray(level[members]), center[k], size[k], float(yaw[k]))
-        for k, (source, members) in enumerate(zip(sources, chosen, strict=True))
+        Segment(source, grid.take(above, rows), center[k], size[k], float(yaw[k]))
+        for k, (source, rows) in enumerate(zip(sources, members, strict=True))
     ]
