@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from foundry_core.cli import segments
 from foundry_core.cli.common import console, require_torch, require_writable, write_json
 from foundry_core.errors import InputError
 
@@ -55,7 +56,7 @@ def register(app: typer.Typer) -> None:
 
     @group.callback()
     def evaluate() -> None:
-        """Measure a model on a shape set (needs torch).
+        """Measure a model (needs torch), or the segments that a scene is cut into (does not).
 
         Beside the name or path of a model, `random:MODEL` is that model's teacher with random weights. Baselines
         without training, written METHOD:NUMBER:TEACHER: tome, pitome, kmeans and fps merge the teacher's tokens to so
@@ -230,3 +231,5 @@ def register(app: typer.Typer) -> None:
 
 def _cell(value: dict[str, float] | None, decimals: int) -> str:
     return "" if value is None else f"{value['mean']:.{decimals}f}"
+
+    segments.register(group)
