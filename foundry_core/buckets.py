@@ -18,12 +18,12 @@ HIGHEST = np.int32(2**31 - 1)
 
 
 @jit
-def split(points):
-    """Columns x, y, z float32 [N] of points [N,3]."""
-    n = points.shape[0]
+def split(points, step=1):
+    """Columns x, y, z float32 [N] of every step-th of points [N * step,3]."""
+    n = (points.shape[0] + step - 1) // step
     x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
     for i in range(n):
-        x[i], y[i], z[i] = points[i, 0], points[i, 1], points[i, 2]
+        x[i], y[i], z[i] = points[i * step, 0], points[i * step, 1], points[i * step, 2]
     return x, y, z
 
 

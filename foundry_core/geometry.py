@@ -35,7 +35,7 @@ def farthest_point_sampling(points, count: int) -> np.ndarray:
     if not 1 <= count:
         raise ValueError(f"count must be at least 1, got {count}")
     chosen = np.empty(count, np.int64)
-    farthest(*split(points), chosen)
+    farthest(*split(points, 1), chosen)
     return chosen
 
 
@@ -190,7 +190,7 @@ def prepare_batch(
 def _group(clouds, centers, neighborhoods):
     index, weight = np.empty((0, 3), np.int64), np.empty((0, 3), np.float32)
     for row in range(clouds.shape[0]):
-        x, y, z = split(clouds[row])
+        x, y, z = split(clouds[row], 1)
         patches(x, y, z, clouds.shape[1], centers[row], neighborhoods[row], index, weight)
 
 
@@ -200,13 +200,13 @@ def _prepare(flat, starts, limit, points, index, centers, neighborhoods, upsampl
     for row in range(points.shape[0]):
         source = flat[starts[row] : starts[row + 1]]
         step = -(-source.shape[0] // limit)
-        x, y, z = split(source[::step])
+        x, y, z = split(source, step)
         n = min(x.shape[0], count)
         if n < x.shape[0]:
             farthest(x, y, z, index[row])
-            x, y, z = x[index[row]], y[index[row]], z[index[row]]
             for i in range(count):
                 index[row, i] *= step
+            x, y, z = _rows(source, index[row])
         else:
             for i in range(n):
                 index[row, i] = i * step
@@ -219,6 +219,16 @@ def _prepare(flat, starts, limit, points, index, centers, neighborhoods, upsampl
             for k in range(3):
                 points[row, i, k] = points[row, i - n, k]
         patches(x, y, z, count, centers[row], neighborhoods[row], upsampling[row], weight[row])
+
+
+@jit
+def _rows(points, index):
+    n = index.shape[0]
+    x, y, z = np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32)
+    for i in range(n):
+        k = index[i]
+        x[i], y[i], z[i] = points[k, 0], points[k, 1], points[k, 2]
+    return x, y, z
 
 
 @jit

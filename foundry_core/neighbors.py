@@ -8,7 +8,7 @@ import numpy as np
 from foundry_core.buckets import HIGHEST, INFINITY, box_distances, buckets, jit, split
 from foundry_core.sampling import farthest
 
-_RANKED = 512  # candidates that are ranked by counting; more are sorted
+_RANKED = 512  # candidates that are ranked by counting; more are inserted one by one
 _SAMPLES = 32  # samples per bucket where the nearest one is looked up
 
 
@@ -82,12 +82,7 @@ def smallest(bits, n, lanes, low, candidate, value, out):
         candidate[count], value[count] = j, bits[j]
         count += np.int64(bits[j] <= limit)
     if count > _RANKED:
-        keys = np.empty(count, np.int64)
-        for i in range(count):
-            keys[i] = (np.int64(value[i]) << 32) | candidate[i]
-        keys.sort()
-        for i in range(k):
-            out[i] = keys[i] & 0xFFFFFFFF
+        _insert_sorted(candidate, value, count, out)
         return
     for i in range(k):
         out[i] = -1
@@ -100,10 +95,26 @@ def smallest(bits, n, lanes, low, candidate, value, out):
 
 
 @jit
+def _insert_sorted(candidate, value, count, out):
+    # as `smallest`, from candidates in order of position: each is inserted where it belongs among the best so far
+    k, filled = out.shape[0], 0
+    best = np.empty(k, np.int32)
+    for i in range(count):
+        if filled == k and value[i] >= best[k - 1]:
+            continue
+        slot = min(filled, k - 1)
+        filled = min(filled + 1, k)
+        while slot > 0 and best[slot - 1] > value[i]:
+            best[slot], out[slot] = best[slot - 1], out[slot - 1]
+            slot -= 1
+        best[slot], out[slot] = value[i], candidate[i]
+
+
+@jit
 def nearest(queries, points, out):
     """Indices into out int64 [Q,k] of the k points [N,3] nearest to each of queries [Q,3]; ties: the lowest index."""
     n, k = points.shape[0], out.shape[1]
-    x, y, z = split(points)
+    x, y, z = split(points, 1)
     lanes = lanes_for(n, k)
     squared = np.full(_padded(n, lanes), INFINITY, np.float32)
     bits, low = squared.view(np.int32), np.empty(max(lanes, 1), np.int32)
@@ -176,7 +187,8 @@ def patches(x, y, z, count, centers, neighborhoods, index, weight):
         if n < count:
             _repeat(near, bits, n, count, order)
         else:
-            order[:] = near
+            for i in range(k):
+                order[i] = near[i]
         for i in range(k):
             j = order[i]
             neighborhoods[g, i, 0], neighborhoods[g, i, 1], neighborhoods[g, i, 2] = x[j] - cx, y[j] - cy, z[j] - cz
@@ -203,7 +215,7 @@ def _weigh(first, second, third, i_first, i_second, i_third, index, weight):
 def nearest_three(points, centers, index, weight):
     """Of each of points [N,3] the three nearest centres [G,3] (ties: the lowest) and their inverse-distance weights."""
     n = points.shape[0]
-    x, y, z = split(points)
+    x, y, z = split(points, 1)
     squared = np.empty(n, np.float32)
     first, second, third = np.full(n, INFINITY), np.full(n, INFINITY), np.full(n, INFINITY)
     i_first, i_second, i_third = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32)
@@ -219,7 +231,7 @@ def nearest_sample(points, samples, out):
 
     Points come in the order of a scan: the bucket of the one before is the first guess, and few others are looked at.
     """
-    x, y, z = split(samples)
+    x, y, z = split(samples, 1)
     bx, by, bz, source, low, high = buckets(x, y, z, _SAMPLES)
     rows = bx.shape[0]
     near, bound = np.empty(_SAMPLES, np.float32), np.empty(rows, np.float32)

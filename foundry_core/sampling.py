@@ -55,7 +55,8 @@ def _farthest_pruned(x, y, z, chosen):
     bx, by, bz, source, low, high = buckets(x, y, z, _BUCKET)
     rows = bx.shape[0]
     near = np.full((rows, _BUCKET), INFINITY, np.float32)
-    near.reshape(-1)[n:] = np.float32(-1.0)
+    for j in range(n - (rows - 1) * _BUCKET, _BUCKET):
+        near[rows - 1, j] = np.float32(-1.0)
     top = np.full((1, rows), INFINITY, np.float32)
     bound = np.empty(rows, np.float32)
     bits, top_bits = near.view(np.int32), top.view(np.int32)
@@ -70,7 +71,8 @@ def _farthest_pruned(x, y, z, chosen):
                 top_bits[0, b] = _highest(bits, b)
         best = _highest(top_bits, 0)
         if best <= 0:
-            chosen[i + 1 :] = 0
+            for k in range(i + 1, chosen.shape[0]):
+                chosen[k] = 0
             return
         current = n
         for b in range(rows):
@@ -94,7 +96,8 @@ def farthest(x, y, z, chosen):
         _relax(x, y, z, near, 0, x[0, current], y[0, current], z[0, current])
         best = _highest(bits, 0)
         if best <= 0:  # every point coincides with a sample: the first of equals is index 0
-            chosen[i + 1 :] = 0
+            for k in range(i + 1, chosen.shape[0]):
+                chosen[k] = 0
             return
         start = 0
         while _absent(bits, start, min(start + 64, n), best):

@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="evaluate")
+    segments.register(group)
 
     @group.callback()
     def evaluate() -> None:
@@ -231,5 +232,3 @@ def register(app: typer.Typer) -> None:
 
 def _cell(value: dict[str, float] | None, decimals: int) -> str:
     return "" if value is None else f"{value['mean']:.{decimals}f}"
-
-    segments.register(group)

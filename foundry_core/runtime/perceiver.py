@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a point cloud to labelled objects, on numpy, numba, scipy and onnxruntime alone."""
+"""From a point cloud to labelled objects, on numpy, numba and onnxruntime alone."""
 
 from __future__ import annotations
 

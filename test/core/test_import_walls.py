@@ -24,7 +24,7 @@ assert not blocked & {name.split(".")[0] for name in sys.modules}
 """
 
 ROS = ("rclpy", "rcl_interfaces", "builtin_interfaces", "sensor_msgs", "std_msgs", "geometry_msgs", "lifecycle_msgs")
-LEARNING = ("torch", "torchvision", "sklearn", "matplotlib", "onnxscript")
+LEARNING = ("torch", "torchvision", "sklearn", "matplotlib", "onnxscript", "scipy")
 ROBOT = ["foundry_core.clouds", "foundry_core.pointcloud2", "foundry_core.card", "foundry_core.geometry"]
 
 
