@@ -137,8 +137,9 @@ def train_heads(
     network.eval()
     size = card.preprocessing
     frozen = for_inference(network).backbone  # the same numbers, faster
-    # learned at every budget of an elastic student, judged at the one that it runs with
-    learned, judged = card.budgets, [card.budget] if card.budget else []
+    # learned at every budget of an elastic student, the larger the more often; judged at the one that it runs with
+    learned = [budget for rank, budget in enumerate(sorted(card.budgets), 1) for _ in range(rank)]
+    judged = [card.budget] if card.budget else []
     train = FeatureBank.extract(frozen, draw(config, size.points, False, cache), size, learned)
     held_out = FeatureBank.extract(frozen, draw(config, size.points, True, cache), size, judged)
     task = HeadTraining(config, network)
