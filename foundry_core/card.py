@@ -23,6 +23,8 @@ from foundry_core.schema import Settings, parse
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 GRAPH_FILE = "model.onnx"
+#: suffixes of the files that a card seals: weights, ONNX graphs, and OpenVINO's graphs and weights
+SEALED = (".safetensors", ".onnx", ".xml", ".bin")
 
 
 class Preprocessing(Settings):
@@ -252,7 +254,7 @@ def write_card(directory: str | Path, card: ModelCard) -> ModelCard:
     files = {
         path.name: sha256(path)
         for path in sorted(directory.iterdir())
-        if path.suffix in (".safetensors", ".onnx") and path.is_file()
+        if path.suffix in SEALED and path.is_file()
     }
     card = card.model_copy(update={"files": files})
     text = json.dumps(card.model_dump(), indent=1, ensure_ascii=False) + "\n"

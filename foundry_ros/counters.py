@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ class NodeStatistics:
         self._counts: dict[str, int] = dict.fromkeys(("received", "processed", "dropped", "skipped", "rejected"), 0)
         self._rejected: dict[str, int] = {}
         self._total_ms: dict[str, float] = defaultdict(float)
+        self._budgets: dict[int, int] = {}
         self._nonfinite = 0
         self._objects = 0
         self._seen: tuple[int, dict[str, float], int] = (0, {}, 0)
@@ -34,9 +35,13 @@ class NodeStatistics:
             self._counts["rejected"] += 1
             self._rejected[reason] = self._rejected.get(reason, 0) + 1
 
-    def processed(self, phases_ms: Mapping[str, float], objects: int, nonfinite: int) -> None:
-        """Count a frame that was answered, with its phase times in ms."""
+    def processed(
+        self, phases_ms: Mapping[str, float], objects: int, nonfinite: int, budgets: Sequence[int] = ()
+    ) -> None:
+        """Count a frame that was answered: phase times in ms, and the supertokens of each object (0: no time)."""
         with self._lock:
+            for budget in budgets:
+                self._budgets[budget] = self._budgets.get(budget, 0) + 1
             self._counts["processed"] += 1
             self._objects += objects
             self._nonfinite += nonfinite
@@ -56,6 +61,8 @@ class NodeStatistics:
             values: dict[str, Any] = dict(self._counts)
             values.update({f"rejected.{reason}": number for reason, number in sorted(self._rejected.items())})
             values.update({"nonfinite_points_dropped": self._nonfinite, "objects": self._objects})
+            for budget, number in sorted(self._budgets.items()):
+                values[f"objects_at_budget.{budget}" if budget else "objects_without_time"] = number
             for phase, total in self._total_ms.items():
                 if processed > frames:
                     values[f"phase_ms.{phase}"] = (total - before.get(phase, 0.0)) / (processed - frames)

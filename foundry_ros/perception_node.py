@@ -87,10 +87,7 @@ class PerceptionNode(LifecycleNode):
     @_reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.settings = parameters.current(self, parameters.PerceptionParameters)
-        perceiver = Perceiver(self.settings.model, self.settings)
-        if self.settings.budget not in (None, perceiver.budget):
-            runs = "no supertokens" if perceiver.budget is None else f"{perceiver.budget} supertokens"
-            raise InputError(f"budget: {self.settings.budget}: {perceiver.card.name} runs with {runs}; leave it out")
+        perceiver = Perceiver(self.settings.model, self.settings, self.settings.budget)
         perceiver.warm_up()
         self._perceiver = perceiver
         heads = perceiver.card.heads
@@ -223,14 +220,16 @@ class PerceptionNode(LifecycleNode):
             phases = {"decode": (time.perf_counter() - start) * 1e3}
             reason = "failure"
             objects: list[Any] = []
+            budgets: list[int] = []
             if len(cloud):  # a cloud without any return is a valid reading (REP 117): nothing is there
                 perception = self._perceiver.perceive(cloud)
                 objects = perception.objects
+                budgets = perception.budgets if self._perceiver.card.budgets else []
                 phases.update(perception.phases_ms)
             start = time.perf_counter()
             self._publish(message, cloud.points, objects)
             phases["publish"] = (time.perf_counter() - start) * 1e3
-            self._statistics.processed(phases, len(objects), cloud.dropped_nonfinite)
+            self._statistics.processed(phases, len(objects), cloud.dropped_nonfinite, budgets)
         except InputError as error:
             self._reject(reason, str(error))
         except Exception as error:  # one bad frame must not end the node

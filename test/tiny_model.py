@@ -28,7 +28,7 @@ from foundry_core.card import (
 
 CLASSES = ["box", "pole"]
 PARTS = ["bottom", "top"]
-WIDTH, SUPERTOKENS = 6, 2
+WIDTH, SUPERTOKENS, BUDGETS = 6, 4, [1, 2, 4]
 PREPROCESSING = Preprocessing(points=256, groups=16, neighbors=8)
 
 
@@ -45,7 +45,7 @@ def write_tiny_model(directory: str | Path, unknown_threshold: float = 0.0, shar
             encoder=EncoderConfig(width=WIDTH, depth=1, heads=1), supertokens=SupertokenConfig(count=SUPERTOKENS)
         ),
         preprocessing=PREPROCESSING,
-        budgets=[SUPERTOKENS],
+        budgets=BUDGETS,
         heads=Heads(
             objects=ObjectHead(classes=CLASSES, unknown_threshold=unknown_threshold),
             parts=PartHead(parts=PARTS, class_parts={"box": PARTS, "pole": PARTS}),
@@ -58,7 +58,7 @@ def write_tiny_model(directory: str | Path, unknown_threshold: float = 0.0, shar
 def _graph(sharpness: float) -> onnx.ModelProto:
     groups, neighbors, points = PREPROCESSING.groups, PREPROCESSING.neighbors, PREPROCESSING.points
 
-    def tensor(name: str, *shape: int, kind: int = TensorProto.FLOAT):
+    def tensor(name: str, *shape: int | str, kind: int = TensorProto.FLOAT):
         return helper.make_tensor_value_info(name, kind, ["B", *shape])
 
     inputs = [
@@ -67,10 +67,11 @@ def _graph(sharpness: float) -> onnx.ModelProto:
         tensor("points", points, 3),
         tensor("interpolation_index", points, 3, kind=TensorProto.INT64),
         tensor("interpolation_weight", points, 3),
+        helper.make_tensor_value_info("budget", TensorProto.INT64, []),
     ]
     outputs = [
         tensor("tokens", groups, WIDTH),
-        tensor("supertokens", SUPERTOKENS, WIDTH),
+        tensor("supertokens", "s", WIDTH),
         tensor("class_logits", len(CLASSES)),
         tensor("part_logits", points, len(PARTS)),
     ]
@@ -79,7 +80,7 @@ def _graph(sharpness: float) -> onnx.ModelProto:
         "axis_points": np.array([1], np.int64),
         "axis_neighbors": np.array([2], np.int64),
         "first": np.array([0], np.int64),
-        "last": np.array([SUPERTOKENS], np.int64),
+        "one": np.array([1], np.int64),
         "to_height": np.array([[0.0], [0.0], [1.0]], np.float32),  # (3, 1)
         "tall": np.array([0.8], np.float32),
         "class_sign": sign[None] * np.float32(sharpness),  # (1, 2)
@@ -90,6 +91,7 @@ def _graph(sharpness: float) -> onnx.ModelProto:
     nodes = [
         node("ReduceMax", ["neighborhoods"], ["spread"], axes=[2], keepdims=0),  # (B, G, 3)
         node("Concat", ["centers", "spread"], ["tokens"], axis=2),  # (B, G, 6)
+        node("Reshape", ["budget", "one"], ["last"]),
         node("Slice", ["tokens", "first", "last", "axis_points"], ["supertokens"]),
         node("MatMul", ["points", "to_height"], ["height"]),  # (B, N, 1)
         node("ReduceMax", ["height"], ["summit"], axes=[1], keepdims=0),  # (B, 1)
@@ -108,5 +110,6 @@ def _graph(sharpness: float) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
+    helper.set_model_props(model, {"foundry.budgets": str(BUDGETS)})
     onnx.checker.check_model(model)
     return model

@@ -37,10 +37,10 @@ def run_demo(
     """
     from foundry_core.card import find_model, load_card
     from foundry_core.cli.common import DEFAULT_MODEL, write_json
-    from foundry_core.cli.embed import check_budget
     from foundry_core.cli.ros import run_replay
     from foundry_core.data.world.bag import write_world_bag
     from foundry_core.evaluation.matching import match_bag
+    from foundry_core.runtime.session import check_budget
     from foundry_core.scene.config import room_config, street_config
     from foundry_ros.processes import require_ros
 
@@ -48,7 +48,7 @@ def run_demo(
     card = load_card(find_model(model or DEFAULT_MODEL))
     if card.heads.objects is None or card.heads.parts is None:
         raise InputError(f"{card.name}: the model has no heads for objects and parts; train them with `foundry head`")
-    check_budget(card, budget)
+    check_budget(card, budget, "--budget")
     config = parse_world(sensor, None, seconds, seed)
     scene = street_config() if config.kind == "street" else room_config()
     out = Path(out)

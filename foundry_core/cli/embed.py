@@ -17,45 +17,20 @@ if TYPE_CHECKING:
 
     from foundry_core.card import ModelCard
     from foundry_core.data.shapes import ShapeSet
-    from foundry_core.runtime.session import OnnxSession
+    from foundry_core.runtime.session import Session
 
 BATCH = 16
 
 
-def check_budget(card: ModelCard, budget: int | None) -> None:
-    """Raise InputError unless the model's exported graph runs with ``budget`` supertokens (None: its own number)."""
-    if budget is None:
-        return
-    if card.architecture.supertokens is None:
-        raise InputError(f"--budget {budget}: {card.name} is a teacher and has no supertokens; leave --budget out")
-    count = card.architecture.supertokens.count
-    if budget != count:
-        raise InputError(f"--budget {budget}: the graph of {card.name} runs with {count} supertokens; give {count}")
-
-
-def _outputs(session: OnnxSession, card: ModelCard, clouds: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Centres float32 [B,G,3] and the graph's outputs for clouds float32 [B,N,3]."""
-    import numpy as np
-
-    from foundry_core import geometry
-
-    size = card.preprocessing
-    centers, neighborhoods = geometry.group_batch(clouds, size.groups, size.neighbors)
-    inputs = {"centers": centers, "neighborhoods": neighborhoods}
-    if card.heads.parts:  # the graph wants the inputs of its heads, whichever output is read
-        pairs = [geometry.interpolation(points, at) for points, at in zip(clouds, centers, strict=True)]
-        inputs["points"] = clouds
-        inputs["interpolation_index"] = np.stack([index for index, _ in pairs])  # (B, N, 3)
-        inputs["interpolation_weight"] = np.stack([weight for _, weight in pairs])
-    return centers, session.run(inputs)
-
-
-def embed_shapes(session: OnnxSession, card: ModelCard, shapes: ShapeSet, tokens: bool, advance) -> dict[str, Any]:
+def embed_shapes(
+    session: Session, card: ModelCard, shapes: ShapeSet, tokens: bool, advance, budget: int | None = None
+) -> dict[str, Any]:
     """Features of every shape.
 
     Args:
         tokens: also return the tokens.
         advance: called with the number of shapes done, after each batch.
+        budget: supertokens of a student; by default the card's own choice.
 
     Returns:
         features float32 [N,2d], mean and max over the tokens; with ``tokens`` also tokens float32 [N,G,d], centers
@@ -66,16 +41,17 @@ def embed_shapes(session: OnnxSession, card: ModelCard, shapes: ShapeSet, tokens
     from foundry_core import geometry
 
     size = card.preprocessing
+    wanted = [name for name in ("tokens", "supertokens")[: 2 if tokens else 1] if name in session.outputs]
     columns: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(shapes), BATCH):
         chosen = shapes.points[start : start + BATCH]
         clouds = np.stack([geometry.prepare(points, size.points)[0] for points in chosen])  # (B, N, 3)
-        centers, outputs = _outputs(session, card, clouds)
+        centers, neighborhoods = geometry.group_batch(clouds, size.groups, size.neighbors)
+        outputs = session.run({"centers": centers, "neighborhoods": neighborhoods}, wanted, budget)
         found = outputs["tokens"]  # (B, G, d)
         batch = {"features": np.concatenate([found.mean(axis=1), found.max(axis=1)], axis=1)}
         if tokens:
-            batch |= {"tokens": found, "centers": centers}
-            batch |= {key: outputs[key] for key in ("supertokens",) if key in outputs}
+            batch |= {"centers": centers, **outputs}
         for key, value in batch.items():
             columns.setdefault(key, []).append(value.astype(np.float32, copy=False))
         advance(len(chosen))
@@ -116,7 +92,7 @@ def register(app: typer.Typer) -> None:
 
         from foundry_core.card import find_model, load_card
         from foundry_core.data.shapes import load_shapes
-        from foundry_core.runtime.session import OnnxSession
+        from foundry_core.runtime.session import check_budget, open_session
 
         if out.suffix != ".npz":
             raise InputError(f"{out}: features are written as .npz; give --out a name that ends so")
@@ -125,9 +101,9 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{out}: is the shape set itself; give another --out")
         directory = find_model(model)
         card = load_card(directory)
-        check_budget(card, budget)
+        check_budget(card, budget, "--budget")
         shapes = load_shapes(data)
-        session = OnnxSession(directory, threads=threads)
+        session = open_session(directory, threads=threads, outputs=["tokens"])
         session.check(card)
         columns = (
             *Progress.get_default_columns()[:2],
@@ -138,7 +114,7 @@ def register(app: typer.Typer) -> None:
         quiet = not error_console.is_terminal
         with Progress(*columns, console=error_console, transient=True, disable=quiet) as progress:
             task = progress.add_task(f"embed with {card.name}", total=len(shapes))
-            arrays = embed_shapes(session, card, shapes, tokens, lambda done: progress.advance(task, done))
+            arrays = embed_shapes(session, card, shapes, tokens, lambda n: progress.advance(task, n), budget)
         _write(out, arrays)
         shown = ", ".join(f"{key} {list(value.shape)}" for key, value in arrays.items())
         console.print(f"wrote {out}: {shown}", soft_wrap=True)

@@ -1,68 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact rewrites of the training graph for inference."""
+"""Exact rewrites of the training graph for inference: less arithmetic, fewer and larger kernels, the same numbers.
+
+Rows of all clouds stand in one matrix wherever that is possible, because a linear map with its bias is then a single
+GEMM on a constant weight in every runtime.
+"""
 
 from __future__ import annotations
 
 import copy
 
-import torch
 from torch import Tensor, nn
 
+from foundry_core.export.rewrite_heads import FusedObjectHead, FusedPartHead
+from foundry_core.export.rewrite_student import FusedStudent
+from foundry_core.export.rewrite_transformer import FusedEncoder, FusedTokenizer
 from foundry_core.models.heads import Perception
-from foundry_core.models.tokenizer import Tokenizer
+from foundry_core.models.student import Student
+from foundry_core.models.teacher import Teacher
 
 
-def _scale_shift(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return scale, norm.bias - scale * norm.running_mean
+class FusedTeacher(nn.Module):
+    """The teacher in evaluation mode: centers [B,G,3] and neighborhoods [B,G,K,3] to tokens [B,G,d]."""
 
-
-class FusedTokenizer(nn.Module):
-    """The tokenizer in evaluation mode with less arithmetic and the same numbers.
-
-    Batch norms are folded into the linear maps before them; the second and third layer, which have no nonlinearity
-    between them, are composed for the per-point half; biases that are the same for a whole patch are added after the
-    maximum.
-    """
-
-    def __init__(self, tokenizer: Tokenizer):
+    def __init__(self, teacher: Teacher):
         super().__init__()
-        self.config = tokenizer.config
-        with torch.no_grad():
-            scale, shift = _scale_shift(tokenizer.point_norm)
-            self.point = _linear(scale[:, None] * tokenizer.point.weight, scale * tokenizer.point.bias + shift)
-            self.local = _linear(tokenizer.local.weight, None)
-            scale, shift = _scale_shift(tokenizer.joint_norm)
-            from_patch = scale[:, None] * tokenizer.from_patch.weight
-            from_point = scale[:, None] * tokenizer.from_point.weight
-            bias = scale * tokenizer.from_point.bias + shift + (from_patch + from_point) @ tokenizer.local.bias
-            self.from_patch = _linear(from_patch, bias)
-            self.from_point = _linear(from_point @ tokenizer.local.weight, None)
-            self.token = _linear(tokenizer.token.weight, None)
-            self.token_bias = nn.Parameter(tokenizer.token.bias.clone())
+        self.architecture = teacher.architecture
+        self.tokenizer = FusedTokenizer(teacher.tokenizer)
+        self.position = teacher.position
+        self.encoder = FusedEncoder(teacher.encoder)
 
-    def forward(self, neighborhoods: Tensor) -> Tensor:
-        neighborhoods = neighborhoods[:, :, :: self.config.stride]
-        b, g, k, _ = neighborhoods.shape
-        x = torch.relu(self.point(neighborhoods.reshape(b * g, k, 3)))  # (B*G, K, first)
-        patch = self.from_patch(self.local(x).amax(dim=1))  # (B*G, third)
-        if self.config.pool == "before":  # the maximum commutes with what is the same for, or grows with, every point
-            x = torch.relu(self.from_point(x).amax(dim=1) + patch)  # (B*G, third)
-            return (self.token(x) + self.token_bias).view(b, g, -1)
-        x = torch.relu(self.from_point(x) + patch[:, None])  # (B*G, K, third)
-        return (self.token(x).amax(dim=1) + self.token_bias).view(b, g, -1)
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    layer.weight.copy_(weight)
-    if bias is not None:
-        layer.bias.copy_(bias)
-    return layer
+    def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
+        b, g, _ = centers.shape
+        tokens = self.encoder(self.tokenizer(neighborhoods), self.position(centers.reshape(b * g, 3)), b)
+        return {"tokens": tokens.view(b, g, -1)}
 
 
 def for_inference(network: Perception) -> Perception:
     """A copy of the network with all exact rewrites applied, in evaluation mode."""
     fused = copy.deepcopy(network).eval()
-    fused.backbone.tokenizer = FusedTokenizer(fused.backbone.tokenizer)
-    return fused
+    backbone = fused.backbone
+    fused.backbone = FusedStudent(backbone) if isinstance(backbone, Student) else FusedTeacher(backbone)
+    if fused.objects is not None:
+        fused.objects = FusedObjectHead(fused.objects)
+    if fused.parts is not None:
+        fused.parts = FusedPartHead(fused.parts)
+    return fused.eval()

@@ -70,8 +70,9 @@ def save_model(directory: str | Path, network: Perception, card: ModelCard) -> M
     directory = Path(directory)
     state = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
     write_atomically(directory / WEIGHTS_FILE, save(state))
-    for graph in directory.glob("*.onnx"):
-        graph.unlink()
+    for suffix in (".onnx", ".xml", ".bin"):
+        for graph in directory.glob(f"model*{suffix}"):
+            graph.unlink()
     count = sum(parameter.numel() for parameter in network.parameters())
     return write_card(directory, card.model_copy(update={"parameters": count}))
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -42,6 +42,11 @@ class Prediction:
             raise ValueError("part_ids and part_probability must be [n]")
 
 
+def no_answer(points: int) -> Prediction:
+    """The prediction for an object of n points that there was no time for: unknown, with probability 0."""
+    return Prediction(UNKNOWN, -1, 0.0, [], True, np.full(points, -1, np.int16), np.zeros(points, np.float32))
+
+
 @dataclass(frozen=True)
 class Object:
     """A segment and what it is."""
@@ -62,8 +67,10 @@ class Perception:
         objects: nearest (or largest) first.
         phases_ms: milliseconds for crop, ground, clusters, group, network and labels.
         scene: segments, ground and what was left out.
+        budgets: supertokens that each object was answered with; 0 where there was no time, and for a teacher.
     """
 
     objects: list[Object]
     phases_ms: dict[str, float]
     scene: SceneResult
+    budgets: list[int] = field(default_factory=list)

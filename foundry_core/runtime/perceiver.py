@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,10 +15,12 @@ from foundry_core import geometry
 from foundry_core.card import ModelCard, find_model, load_card
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
-from foundry_core.runtime.objects import OTHER, UNKNOWN, Object, Perception, Prediction
+from foundry_core.runtime.budget import BudgetController
+from foundry_core.runtime.deadline import answer_in_time
+from foundry_core.runtime.objects import OTHER, UNKNOWN, Object, Perception, Prediction, no_answer
 from foundry_core.runtime.parts import part_labels
 from foundry_core.runtime.parts import warm_up as warm_up_parts
-from foundry_core.runtime.session import OnnxSession
+from foundry_core.runtime.session import check_budget, open_session
 from foundry_core.runtime.sizes import log_likelihood
 from foundry_core.scene.config import SceneConfig
 from foundry_core.scene.segment import find_segments
@@ -29,6 +32,10 @@ __all__ = ["Object", "Perceiver", "PerceiverConfig", "Perception", "Prediction"]
 class PerceiverConfig(Settings):
     """Settings of the perceiver."""
 
+    runtime: Literal["onnxruntime", "openvino"] = Field("onnxruntime", description="what runs the network")
+    precision: Literal["fp32", "bf16", "int8"] = Field(
+        "fp32", description="of the network; int8 needs a graph that `foundry export` wrote, bf16 needs openvino"
+    )
     threads: int = Field(1, ge=1, le=256, description="threads of the network's runtime")
     max_batch: int = Field(16, ge=1, le=1024, description="objects that go through the network together")
     max_object_points: int = Field(
@@ -36,6 +43,9 @@ class PerceiverConfig(Settings):
     )
     unknown_threshold: float | None = Field(
         None, ge=0, le=1, description="below this probability the answer is unknown; not set: the model's own threshold"
+    )
+    deadline_ms: float | None = Field(
+        None, gt=0, description="ms to answer a cloud in: it decides each object's supertokens, far ones stay unknown"
     )
     scene: SceneConfig = SceneConfig()
 
@@ -50,24 +60,33 @@ class Perceiver:
 
     Attributes:
         card: the model's card.
-        budget: supertokens in use; None for a teacher.
+        budget: supertokens in use; None for a teacher. It can be set to any of the card's budgets between clouds.
 
     Args:
         model: name of a shipped model or path of a model directory.
+        budget: supertokens to run with, one of the card's budgets; by default the card's own choice. With a deadline,
+            the most that an object gets; by default the largest.
 
     Raises:
         InputError: the directory, its card, a hash or the graph is not in order, or it has no object head.
     """
 
-    def __init__(self, model: str | Path, config: PerceiverConfig | None = None) -> None:
+    def __init__(
+        self, model: str | Path, config: PerceiverConfig | None = None, budget: int | None = None
+    ) -> None:
         self.config = config or PerceiverConfig()
         directory = find_model(model)
         self.card: ModelCard = load_card(directory)
         if self.card.heads.objects is None:
             raise InputError(f"{directory}: the model has no head for objects; train one with `foundry head`")
-        supertokens = self.card.architecture.supertokens
-        self.budget: int | None = supertokens.count if supertokens else None
-        self.session = OnnxSession(directory, self.config.threads)
+        check_budget(self.card, budget)
+        self.budget: int | None = budget or self.card.budget
+        self._most = budget or max(self.card.budgets, default=1)
+        self._controller: BudgetController | None = None
+        self._outputs = ["class_logits", *(["part_logits"] if self.card.heads.parts else [])]
+        self.session = open_session(
+            directory, self.config.runtime, self.config.precision, self.config.threads, self._outputs
+        )
         self.session.check(self.card)
         self._head = self.card.heads.objects
         threshold = self.config.unknown_threshold
@@ -98,15 +117,59 @@ class Perceiver:
         self.perceive(Cloud.from_points(np.concatenate([floor, block])))
         size = self.card.preprocessing.points
         self.classify([rng.normal(size=(size + 1, 3))])
+        if self.config.deadline_ms is not None:
+            self._controller = self._measured_controller()
+
+    def _measured_controller(self, repeats: int = 3, objects: int = 4) -> BudgetController:
+        """A controller for the budgets up to the one in use, with the time that each takes on this machine."""
+        points = np.random.default_rng(0).normal(size=(objects, self.card.preprocessing.points + 1, 3))
+        batch = list(points.astype(np.float32))
+        cost = {}
+        for budget in [item for item in self.card.budgets if item <= self._most] or [1]:
+            times = []
+            for _ in range(repeats + 1):
+                start = time.perf_counter()
+                self._classify(batch, dict.fromkeys(("group", "network", "labels"), 0.0), budget=budget)
+                times.append(1e3 * (time.perf_counter() - start))
+            cost[budget] = min(times[1:]) / objects
+        return BudgetController(cost)
 
     def perceive(self, cloud: Cloud) -> Perception:
         """Find and name the objects of a cloud, in the cloud's frame (sensor axes: x forward, y left, z up)."""
+        start = time.perf_counter()
         scene = find_segments(cloud, self.config.scene)
         phases = {**scene.phases_ms, "group": 0.0, "network": 0.0, "labels": 0.0}
         diagonals = [float(np.linalg.norm(segment.size)) for segment in scene.segments]
-        predictions = self._classify([segment.points for segment in scene.segments], phases, diagonals)
+        points = [segment.points for segment in scene.segments]
+        if self.config.deadline_ms is None:
+            predictions = self._classify(points, phases, diagonals)
+            budgets = [self.budget or 0] * len(points)
+        else:
+            predictions, budgets = self._classify_in_time(points, phases, diagonals, start)
         objects = [Object(*pair) for pair in zip(scene.segments, predictions, strict=True)]
-        return Perception(objects, phases, scene)
+        return Perception(objects, phases, scene, budgets)
+
+    def _classify_in_time(
+        self, clouds: Sequence[np.ndarray], phases: dict[str, float], diagonals: Sequence[float], start: float
+    ) -> tuple[list[Prediction], list[int]]:
+        """As :meth:`_classify`, within the deadline counted from ``start``; and the budget of each object."""
+        if self._controller is None:
+            self._controller = self._measured_controller()
+
+        def answer(numbers: list[int], budget: int) -> list[Prediction]:
+            chosen = [clouds[number] for number in numbers]
+            return self._classify(chosen, phases, [diagonals[number] for number in numbers], budget)
+
+        answers, budgets = answer_in_time(
+            self._controller,
+            [len(points) for points in clouds],
+            answer,
+            self.config.deadline_ms,
+            lambda: 1e3 * (time.perf_counter() - start),
+            self.config.max_batch,
+        )
+        pairs = zip(answers, clouds, strict=True)
+        return [no_answer(len(points)) if found is None else found for found, points in pairs], budgets
 
     def classify(self, clouds: Sequence[np.ndarray]) -> list[Prediction]:
         """Name objects, each given by points [n,3] in any unit, z up, n >= 1.
@@ -123,16 +186,21 @@ class Perceiver:
         return self._classify(checked, {"group": 0.0, "network": 0.0, "labels": 0.0})
 
     def _classify(
-        self, clouds: Sequence[np.ndarray], phases: dict[str, float], diagonals: Sequence[float] | None = None
+        self,
+        clouds: Sequence[np.ndarray],
+        phases: dict[str, float],
+        diagonals: Sequence[float] | None = None,
+        budget: int | None = None,
     ) -> list[Prediction]:
         """Answers for points [n,3] each; with ``diagonals`` in metres, classes that are never so large are out."""
         predictions = []
+        budget = (budget or self.budget) if self.card.budgets else None
         for start in range(0, len(clouds), self.config.max_batch):
             batch = clouds[start : start + self.config.max_batch]
             marks = [time.perf_counter()]
             inputs, sampled = self._group(batch)
             marks.append(time.perf_counter())
-            outputs = self.session.run(inputs)
+            outputs = self.session.run(inputs, self._outputs, budget)
             marks.append(time.perf_counter())
             probabilities = _softmax(outputs["class_logits"].astype(np.float64) / self._head.temperature)  # (B, C)
             if diagonals is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_model import PARTS, PREPROCESSING, SUPERTOKENS, WIDTH, write_tiny_model
+from tiny_model import BUDGETS, PARTS, PREPROCESSING, WIDTH, write_tiny_model
 
 from foundry_core import geometry
 from foundry_core.card import list_models
@@ -361,20 +361,22 @@ def test_embed_writes_mean_and_max_of_the_tokens(foundry, model, shapes, tmp_pat
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["f.npz"]
 
 
-def test_embed_writes_tokens_on_request(foundry, model, shapes, tmp_path):
-    arguments = ("--data", shapes, "--out", tmp_path / "f.npz", "--tokens", "--budget", SUPERTOKENS)
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_embed_writes_tokens_on_request_at_every_budget(foundry, model, shapes, tmp_path, budget):
+    arguments = ("--data", shapes, "--out", tmp_path / "f.npz", "--tokens", "--budget", budget)
     code, _, err = foundry("embed", "--model", model, *arguments)
     assert code == 0, err
     with np.load(tmp_path / "f.npz") as archive, np.load(shapes) as data:
         assert set(archive.files) == {"features", "tokens", "centers", "supertokens"}
         np.testing.assert_allclose(archive["tokens"][20], oracle_tokens(data["points"][20]), atol=1e-5)
         np.testing.assert_array_equal(archive["centers"], archive["tokens"][..., :3])
-        np.testing.assert_array_equal(archive["supertokens"], archive["tokens"][:, :SUPERTOKENS])
+        np.testing.assert_array_equal(archive["supertokens"], archive["tokens"][:, :budget])
 
 
 def test_embed_refuses_what_it_cannot_do(foundry, model, shapes, tmp_path):
     out = tmp_path / "f.npz"
-    refused(foundry("embed", "--model", model, "--data", shapes, "--out", out, "--budget", 7), "--budget 7", "give 2")
+    seven = foundry("embed", "--model", model, "--data", shapes, "--out", out, "--budget", 7)
+    refused(seven, "--budget 7", "runs with 1, 2, 4")
     refused(foundry("embed", "--model", model, "--data", tmp_path / "no.npz", "--out", out), "no.npz", "no such file")
     refused(foundry("embed", "--model", model, "--data", shapes, "--out", tmp_path / "f.csv"), "f.csv", ".npz")
     refused(foundry("embed", "--model", "no-such-model", "--data", shapes, "--out", out), "no-such-model")
@@ -408,7 +410,7 @@ def test_replay_and_demo_refuse_before_they_start(foundry, model, shapes, tmp_pa
     pytest.importorskip("rclpy")
     out = tmp_path / "demo"
     refused(foundry("demo", "--out", out, "--model", "no-such-model"), "no-such-model: neither a shipped model")
-    refused(foundry("demo", "--out", out, "--model", model, "--budget", 7), "--budget 7", "give 2")
+    refused(foundry("demo", "--out", out, "--model", model, "--budget", 7), "--budget 7", "runs with 1, 2, 4")
     bare = tmp_path / "bare"
     shutil.copytree(model, bare)
     card = json.loads((bare / "card.json").read_text())

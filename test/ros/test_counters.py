@@ -39,6 +39,14 @@ def test_late_and_foreign_answers_do_not_count():
     assert ledger.report()["latency_ms"] == {"p50": None, "p95": None, "max": None}
 
 
+def test_budgets_are_counted_per_object():
+    statistics = NodeStatistics()
+    statistics.processed({}, objects=3, nonfinite=0, budgets=[8, 2, 0])
+    statistics.processed({}, objects=2, nonfinite=0, budgets=[8, 8])
+    values, _ = statistics.values()
+    assert (values["objects_at_budget.8"], values["objects_at_budget.2"], values["objects_without_time"]) == (3, 1, 1)
+
+
 def test_node_statistics_report_windows_and_totals():
     statistics = NodeStatistics()
     statistics.processed({"ground": 2.0}, objects=3, nonfinite=5)

@@ -257,7 +257,7 @@ def run_to_end(domain: int, *arguments: str) -> subprocess.CompletedProcess:
         (("-p", "scene.nothing:=1"), "perception_node: scene.nothing: unknown parameter"),
         (("-p", "threads:=0"), "perception_node: threads: "),
         (("-p", "model:=no-such-model"), "no-such-model: neither a shipped model"),
-        (("-p", "model:={tiny}", "-p", "budget:=7"), "budget: 7: tiny runs with 2 supertokens"),
+        (("-p", "model:={tiny}", "-p", "budget:=7"), "budget: 7: tiny runs with 1, 2, 4 supertokens"),
     ],
 )
 def test_bad_parameters_end_the_node_with_one_line(ros, tiny_model, arguments, complaint):

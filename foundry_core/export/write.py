@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`foundry export`: write a graph of a model directory, verified against torch first."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from foundry_core.card import CARD_FILE, GRAPH_FILE, ModelCard, find_model, load_card, write_card
+from foundry_core.data.shapes import load_shapes
+from foundry_core.errors import InputError
+from foundry_core.export.graph import convert, serialize
+from foundry_core.export.quantize import quantize
+from foundry_core.export.verify import accuracy_drop, agreement
+from foundry_core.files import write_atomically
+from foundry_core.models.registry import load_model
+from foundry_core.runtime.session import Precision, graph_files, open_session
+
+Format = Literal["onnx", "openvino"]
+RUNTIME = {"onnx": "onnxruntime", "openvino": "openvino"}
+TOLERANCE = 1e-4
+MIN_COSINE = 0.999
+MAX_DROP = 0.5  # points of probe accuracy
+
+
+@dataclass
+class Export:
+    """What was written and how well it agrees with torch.
+
+    Attributes:
+        files: the graph, and for OpenVINO its weights.
+        differences: fp32: for each output the largest absolute difference to torch over all budgets.
+        cosine: mean cosine between the token features and those of torch, at the worst budget.
+        drop: points of probe accuracy lost on the shape set of ``check``; None where none was given.
+    """
+
+    files: list[Path]
+    differences: dict[str, float] = field(default_factory=dict)
+    cosine: float = 1.0
+    drop: float | None = None
+
+
+def export_graph(name_or_path: str | Path) -> tuple[Path, dict[str, float]]:
+    """Write ``model.onnx`` into a model directory and enter it in the card; its path and differences to torch."""
+    export = export_model(name_or_path)
+    return export.files[0], export.differences
+
+
+def export_model(
+    name_or_path: str | Path,
+    format: Format = "onnx",
+    precision: Precision = "fp32",
+    out: str | Path | None = None,
+    check: str | Path | None = None,
+) -> Export:
+    """Write one graph of a model.
+
+    Args:
+        out: model directory to write to, made where it is missing; by default the model's own. Several formats and
+            precisions of one model can share it.
+        check: shape set on which a linear probe may not lose more than :data:`MAX_DROP` points.
+
+    Raises:
+        InputError: the graph does not agree with torch as well as its precision must, or a runtime is missing;
+            nothing is written then.
+    """
+    names = graph_files(RUNTIME[format], precision)
+    directory = find_model(name_or_path)
+    network, card = load_model(directory)
+    target = directory if out is None else Path(out)
+    card_there = _card_there(target, card)
+    model = convert(network, card)
+    if precision == "int8":
+        model = quantize(model, card)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder)
+        files = _write(draft, format, precision, serialize(model, card, precision), card, names[0])
+        session = open_session(draft, RUNTIME[format], precision)
+        differences, cosine = agreement(session, network, card)
+        worst = max(differences.values())
+        if precision == "fp32" and worst > TOLERANCE:
+            raise InputError(f"{directory}: the exported graph differs from torch by {worst:.1e}; report this model")
+        if cosine < MIN_COSINE:
+            raise InputError(
+                f"{directory}: {precision}: token cosine to torch {cosine:.5f}, below {MIN_COSINE}; take fp32"
+            )
+        drop = None if check is None else accuracy_drop(session, network, card, load_shapes(check))
+        if drop is not None and drop > MAX_DROP:
+            raise InputError(f"{check}: {precision}: probe accuracy drops by {drop:.2f} points, above {MAX_DROP}")
+        target.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            write_atomically(target / name, (draft / name).read_bytes())
+    write_card(target, card_there)
+    return Export([target / name for name in files], differences, cosine, drop)
+
+
+def _card_there(target: Path, card: ModelCard) -> ModelCard:
+    """The card that ``target`` will have: the model's own, which one already there must equal but for its files."""
+    if (target / CARD_FILE).is_file():
+        there = load_card(target, verify=False)
+        if there.model_copy(update={"files": {}}) != card.model_copy(update={"files": {}}):
+            raise InputError(f"{target}: holds another model, {there.name}; give another --out")
+    elif target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: is no model directory and not empty; give another --out")
+    return card
+
+
+def _write(draft: Path, format: Format, precision: Precision, data: bytes, card: ModelCard, name: str) -> list[str]:
+    if format == "onnx":
+        (draft / name).write_bytes(data)
+        return [name]
+    from foundry_core.export.to_openvino import write_openvino
+
+    source = draft / f"source.{GRAPH_FILE}"
+    source.write_bytes(data)
+    write_openvino(source, draft / name, card, precision)
+    source.unlink()
+    return [name, str(Path(name).with_suffix(".bin"))]

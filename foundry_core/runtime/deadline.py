@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects answered one batch after the other within a deadline, with budgets that a controller chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from foundry_core.runtime.budget import BudgetController
+
+T = TypeVar("T")
+
+
+def answer_in_time(
+    controller: BudgetController,
+    points: Sequence[int],
+    answer: Callable[[list[int], int], list[T]],
+    deadline_ms: float,
+    now_ms: Callable[[], float],
+    max_batch: int,
+) -> tuple[list[T | None], list[int]]:
+    """Answer as many objects as there is time for; the plan is made anew before every batch.
+
+    The first object is answered even when the deadline has passed: it matters most, and from it the controller learns
+    that the machine has become faster again.
+
+    Args:
+        points: of each object, the most important object first.
+        answer: answers objects, given by their numbers, at one budget.
+        deadline_ms: on the clock that ``now_ms`` reads.
+
+    Returns:
+        an answer for each object, None where there was no time; and the budget of each, 0 where there was no time.
+    """
+    answers: list[T | None] = [None] * len(points)
+    budgets = [0] * len(points)
+    waiting = list(range(len(points)))
+    while waiting:
+        start = now_ms()
+        plan = controller.plan([points[number] for number in waiting], deadline_ms - start)
+        if not plan[0]:
+            if len(waiting) < len(points):
+                break
+            plan = [controller.budgets[0]] + [0] * (len(waiting) - 1)
+        batch = [number for number, budget in zip(waiting, plan, strict=True) if budget == plan[0]][:max_batch]
+        for number, found in zip(batch, answer(batch, plan[0]), strict=True):
+            answers[number], budgets[number] = found, plan[0]
+        controller.observe([plan[0]] * len(batch), now_ms() - start)
+        waiting = [number for number in waiting if not budgets[number]]
+    return answers, budgets
