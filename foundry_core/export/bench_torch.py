@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the benchmark needs torch for: eager networks, architectures with random weights, and missing graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foundry_core.card import (
+    Architecture,
+    EncoderConfig,
+    ModelCard,
+    SupertokenConfig,
+    TokenizerConfig,
+    load_card,
+    write_card,
+)
+from foundry_core.export.graph import convert, perceive, serialize
+from foundry_core.export.quantize import quantize
+from foundry_core.export.rewrite import for_inference
+from foundry_core.files import write_atomically
+from foundry_core.models.registry import create_perception, load_model, save_model
+from foundry_core.models.tokenizer import Tokenizer
+from foundry_core.runtime.bench_worker import Run, Spec
+
+VIT_S = Architecture(
+    tokenizer=TokenizerConfig(first=128, second=256, third=512), encoder=EncoderConfig(width=384, depth=12, heads=6)
+)
+#: a teacher and its edge configuration, by the name that `foundry bench --architecture` takes
+ARCHITECTURES: dict[str, dict[str, Architecture]] = {
+    "vits": {
+        "vits-teacher": VIT_S,
+        "vits-edge": Architecture(
+            tokenizer=TokenizerConfig(first=32, second=64, third=128),
+            encoder=EncoderConfig(width=384, depth=4, heads=6),
+            supertokens=SupertokenConfig(count=8),
+        ),
+    }
+}
+
+
+class PublishedTokenizer(nn.Module):
+    """The mini-PointNet as Point-MAE and point2vec publish it: 1x1 convolutions on [B*G,C,K], the maximum repeated."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        super().__init__()
+        joint = torch.cat([tokenizer.from_patch.weight, tokenizer.from_point.weight], dim=1)
+        self.first = nn.Sequential(
+            _convolution(tokenizer.point.weight, tokenizer.point.bias),
+            tokenizer.point_norm,
+            nn.ReLU(),
+            _convolution(tokenizer.local.weight, tokenizer.local.bias),
+        )
+        self.second = nn.Sequential(
+            _convolution(joint, tokenizer.from_point.bias),
+            tokenizer.joint_norm,
+            nn.ReLU(),
+            _convolution(tokenizer.token.weight, tokenizer.token.bias),
+        )
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        b, g, k, _ = neighborhoods.shape
+        x = self.first(neighborhoods.reshape(b * g, k, 3).transpose(2, 1))  # (B*G, second, K)
+        patch = x.max(dim=2, keepdim=True)[0]
+        x = self.second(torch.cat([patch.expand(-1, -1, k), x], dim=1))  # (B*G, d, K)
+        return x.max(dim=2)[0].reshape(b, g, -1)
+
+
+def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv1d:
+    layer = nn.Conv1d(weight.shape[1], weight.shape[0], 1)
+    with torch.no_grad():
+        layer.weight.copy_(weight[:, :, None])
+        layer.bias.copy_(bias)
+    return layer
+
+
+def open_eager(spec: Spec) -> Run:
+    """The network of a configuration in eager torch, rewritten or ``torch, as published``."""
+    torch.set_num_threads(spec.threads)
+    torch.set_num_interop_threads(1)
+    network, _ = load_model(spec.directory)
+    if spec.runtime == "torch":
+        network = for_inference(network)
+    else:
+        network.backbone.tokenizer = PublishedTokenizer(network.backbone.tokenizer)
+    network.eval()
+    if "class_logits" not in spec.outputs:
+        network.objects = None
+    if "part_logits" not in spec.outputs:
+        network.parts = None
+
+    def run(inputs: Mapping[str, np.ndarray]) -> None:
+        with torch.inference_mode():
+            perceive(network, [torch.from_numpy(value) for value in inputs.values()], spec.budget)
+
+    return run
+
+
+def write_random(architecture: Architecture, name: str, directory: Path) -> ModelCard:
+    """A model directory with random weights: what it costs does not depend on them."""
+    student = architecture.supertokens
+    card = ModelCard(
+        name=name,
+        kind="student" if student else "teacher",
+        architecture=architecture,
+        budgets=[student.count] if student else [],
+    )
+    torch.manual_seed(0)
+    return save_model(directory, create_perception(card).eval(), card)
+
+
+def add_graphs(directory: Path, out: Path, precisions: list[str]) -> None:
+    """Write the graphs of a model to ``out`` beside a copy of its card, unverified: they are only timed."""
+    network, card = load_model(directory)
+    out.mkdir(parents=True, exist_ok=True)
+    model = convert(network, card)
+    for precision in precisions:
+        name = "model.int8.onnx" if precision == "int8" else "model.onnx"
+        if precision != "bf16":
+            graph = quantize(model, card) if precision == "int8" else model
+            write_atomically(out / name, serialize(graph, card, precision))
+    for name in card.files:
+        if name.endswith(".safetensors") and not (out / name).exists():
+            write_atomically(out / name, (directory / name).read_bytes())
+    write_card(out, load_card(directory, verify=False))

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One configuration of the benchmark in a process of its own.
+
+``python -m foundry_core.runtime.bench_worker SPEC`` with SPEC the JSON of :class:`Spec` loads, warms up and writes one
+JSON line; then, for every number that it reads, it measures so many runs and writes another. Between runs it sleeps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+#: what may use threads in this process, told before it starts
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+WARM_UP = 3
+
+Run = Callable[[Mapping[str, np.ndarray]], Any]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A configuration.
+
+    Attributes:
+        model: its name in the results; directory: where it lies.
+        runtime: onnxruntime or openvino; ``torch`` (our rewritten form, eager) or ``torch, as published`` (eager);
+            ``gemm``: nothing but its matrix products, as float32 numpy.
+        budget: supertokens; None for a teacher.
+        outputs: of the graph, for example ("tokens",).
+    """
+
+    model: str
+    directory: str
+    runtime: str
+    precision: str
+    budget: int | None
+    threads: int
+    batch: int
+    outputs: tuple[str, ...] = ("tokens",)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Spec:
+        values = json.loads(text)
+        return cls(**{**values, "outputs": tuple(values["outputs"])})
+
+
+def clouds(count: int, points: int, seed: int = 0) -> list[np.ndarray]:
+    """Points float32 [points,3] on ellipsoids of random axes: what is timed does not depend on what they show."""
+    rng = np.random.default_rng(seed)
+    surfaces = rng.normal(size=(count, points, 3))
+    surfaces /= np.linalg.norm(surfaces, axis=2, keepdims=True)
+    return list((surfaces * rng.uniform(0.3, 1.0, (count, 1, 3))).astype(np.float32))
+
+
+def group(card, batch: list[np.ndarray], parts: bool) -> dict[str, np.ndarray]:
+    """Graph inputs of a batch of clouds: sampling, neighbours and, for the part head, interpolation."""
+    from foundry_core import geometry
+
+    size = card.preprocessing
+    made = geometry.prepare_batch(batch, size.points, size.groups, size.neighbors, 4 * size.points, parts)._asdict()
+    names = ("points", "interpolation_index", "interpolation_weight") if parts else ()
+    return {name: made[name] for name in ("centers", "neighborhoods", *names)}
+
+
+def _gemm(spec: Spec, card) -> Run:
+    from foundry_core.runtime.macs import products
+
+    rng = np.random.default_rng(0)
+    work = []
+    for item in products(card, spec.budget, spec.outputs):
+        rows, count = (item.rows * spec.batch, item.count) if item.weight else (item.rows, item.count * spec.batch)
+        left = rng.normal(size=(count, rows, item.inner)).astype(np.float32)
+        right = rng.normal(size=(count, item.inner, item.columns)).astype(np.float32)
+        work += [(a, b, np.empty((rows, item.columns), np.float32)) for a, b in zip(left, right, strict=True)]
+
+    def run(_inputs: Mapping[str, np.ndarray]) -> None:
+        for left, right, out in work:
+            np.matmul(left, right, out=out)
+
+    return run
+
+
+def open_subject(spec: Spec, card) -> Run:
+    """The function that is timed."""
+    if spec.runtime == "gemm":
+        return _gemm(spec, card)
+    if spec.runtime.startswith("torch"):
+        return importlib.import_module("foundry_core.export.bench_torch").open_eager(spec)
+    from foundry_core.runtime.session import open_session
+
+    session = open_session(spec.directory, spec.runtime, spec.precision, spec.threads, spec.outputs)
+    return lambda inputs: session.run(inputs, spec.outputs, spec.budget)
+
+
+def measure(run: Run, card, spec: Spec, batch: list[np.ndarray], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of sampling and grouping, and of the network, and CPU seconds of both, for every repeat."""
+    rows: dict[str, list[float]] = {"geometry_ms": [], "network_ms": [], "cpu_s": []}
+    for _ in range(repeats):
+        busy, start = time.process_time(), time.perf_counter()
+        inputs = group(card, batch, "part_logits" in spec.outputs)
+        middle = time.perf_counter()
+        run(inputs)
+        end = time.perf_counter()
+        rows["geometry_ms"].append(1e3 * (middle - start))
+        rows["network_ms"].append(1e3 * (end - middle))
+        rows["cpu_s"].append(time.process_time() - busy)
+    return rows
+
+
+def main(text: str) -> None:
+    from foundry_core import geometry
+    from foundry_core.card import load_card
+
+    spec = Spec.from_json(text)
+    card = load_card(spec.directory, verify=False)
+    geometry.warm_up()
+    batch = clouds(spec.batch, card.preprocessing.points)
+    start = time.perf_counter()
+    run = open_subject(spec, card)
+    load = time.perf_counter() - start
+    measure(run, card, spec, batch, WARM_UP)
+    print(json.dumps({"load_s": load}), flush=True)
+    for line in sys.stdin:
+        rows = measure(run, card, spec, batch, int(line))
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({**rows, "rss_mb": rss}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

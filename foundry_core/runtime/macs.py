@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The matrix products of a model in its inference form: their number decides what it must cost at least."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from foundry_core.card import EncoderConfig, ModelCard
+
+_HEAD_QUERIES, _HEAD_VALUES, _HEAD_HIDDEN = 8, 64, 384  # as in foundry_core.models.heads
+
+
+class Product(NamedTuple):
+    """``count`` products [rows,inner] x [inner,columns] for one cloud; with a weight the rows of a batch are joined."""
+
+    rows: int
+    inner: int
+    columns: int
+    count: int = 1
+    weight: bool = True
+
+
+def products(card: ModelCard, budget: int | None, outputs: Iterable[str]) -> list[Product]:
+    """Every product that ``outputs`` need at a budget (None: a teacher)."""
+    wanted = set(outputs)
+    found = [*_backbone(card, budget)]
+    d = card.architecture.token_width
+    g, n = card.preprocessing.groups, card.preprocessing.points
+    if "class_logits" in wanted and card.heads.objects:
+        pooled = 2 * d + _HEAD_QUERIES * _HEAD_VALUES
+        found += [
+            Product(g, d, _HEAD_QUERIES + _HEAD_VALUES),
+            Product(_HEAD_QUERIES, g, _HEAD_VALUES, weight=False),
+            Product(1, pooled, _HEAD_HIDDEN),
+            Product(1, _HEAD_HIDDEN, _HEAD_HIDDEN),
+            Product(1, _HEAD_HIDDEN, len(card.heads.objects.classes)),
+        ]
+    if "part_logits" in wanted and card.heads.parts:
+        hidden = card.heads.parts.hidden
+        found += [
+            Product(g, d, hidden),
+            Product(1, 2 * d, hidden),
+            Product(n, g + 7, hidden, weight=False),
+            Product(n, hidden, hidden),
+            Product(n, hidden, len(card.heads.parts.parts)),
+        ]
+    return found
+
+
+def macs(card: ModelCard, budget: int | None, outputs: Iterable[str]) -> int:
+    """Multiply-accumulate operations for one cloud."""
+    return sum(p.rows * p.inner * p.columns * p.count for p in products(card, budget, outputs))
+
+
+def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
+    architecture = card.architecture
+    encoder, tokenizer, d = architecture.encoder, architecture.tokenizer, architecture.encoder.width
+    g = card.preprocessing.groups
+    rows = g * -(-card.preprocessing.neighbors // tokenizer.stride)
+    yield Product(rows, 3, tokenizer.first)
+    yield Product(rows, tokenizer.first, tokenizer.second)
+    yield Product(g, tokenizer.second, tokenizer.third)
+    yield Product(rows, tokenizer.first, tokenizer.third)
+    yield Product(g if tokenizer.pool == "before" else rows, tokenizer.third, d)
+    yield from _position(g, encoder)
+    if architecture.supertokens is None or budget is None:
+        yield from _blocks(g, encoder)
+        return
+    s, heads, size = budget, encoder.heads, d // encoder.heads
+    if architecture.supertokens.assignment != "fps":
+        yield Product(g, d, architecture.supertokens.count)
+    if architecture.supertokens.assignment == "sinkhorn":
+        rounds = architecture.supertokens.sinkhorn_iterations - 1
+        yield Product(g, s, 1, rounds, weight=False)
+        yield Product(s, g, 1, rounds, weight=False)
+    yield Product(s, g, d + 3, weight=False)
+    yield Product(s, d, d)
+    yield from _position(s, encoder)
+    yield from _blocks(s, encoder)
+    if "cross-attention" in architecture.supertokens.upsampling:
+        yield Product(s, d, 2 * d)
+        yield Product(s, size, 2 * d + 1, heads, weight=False)
+        yield Product(g, d, heads * s, weight=False)
+        yield Product(g, heads * s + s, d, weight=False)
+    else:
+        yield Product(g, s, d, weight=False)
+    hidden, half = (int(architecture.supertokens.mlp_ratio * d / part) for part in (1, 2))
+    yield Product(g, d, hidden)
+    yield Product(g, hidden, d)
+    yield Product(g, d, half)
+    yield Product(g, half, architecture.token_width)
+
+
+def _position(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
+    yield Product(tokens, 3, encoder.position_hidden)
+    yield Product(tokens, encoder.position_hidden, encoder.width)
+
+
+def _blocks(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
+    d, size = encoder.width, encoder.width // encoder.heads
+    hidden = int(d * encoder.mlp_ratio)
+    for _ in range(encoder.depth):
+        yield Product(tokens, d, 3 * d)
+        yield Product(tokens, size, tokens, encoder.heads, weight=False)
+        yield Product(tokens, tokens, size, encoder.heads, weight=False)
+        yield Product(tokens, d, d)
+        yield Product(tokens, d, hidden)
+        yield Product(tokens, hidden, d)
