@@ -252,9 +252,7 @@ def write_card(directory: str | Path, card: ModelCard) -> ModelCard:
     """Write the card with the current hashes of the directory's model files; the card comes last, as the seal."""
     directory = Path(directory)
     files = {
-        path.name: sha256(path)
-        for path in sorted(directory.iterdir())
-        if path.suffix in SEALED and path.is_file()
+        path.name: sha256(path) for path in sorted(directory.iterdir()) if path.suffix in SEALED and path.is_file()
     }
     card = card.model_copy(update={"files": files})
     text = json.dumps(card.model_dump(), indent=1, ensure_ascii=False) + "\n"

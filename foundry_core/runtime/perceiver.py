@@ -71,9 +71,7 @@ class Perceiver:
         InputError: the directory, its card, a hash or the graph is not in order, or it has no object head.
     """
 
-    def __init__(
-        self, model: str | Path, config: PerceiverConfig | None = None, budget: int | None = None
-    ) -> None:
+    def __init__(self, model: str | Path, config: PerceiverConfig | None = None, budget: int | None = None) -> None:
         self.config = config or PerceiverConfig()
         directory = find_model(model)
         self.card: ModelCard = load_card(directory)
