@@ -33,7 +33,7 @@ def object_records(objects: Sequence[Any]) -> np.ndarray:
     for row, item in zip(records, objects, strict=True):
         row["x"], row["y"], row["z"] = item.segment.center
         row["size_x"], row["size_y"], row["size_z"] = item.segment.size
-        row["yaw"], row["track_id"] = item.segment.yaw, -1
+        row["yaw"], row["track_id"] = item.segment.yaw, item.track_id
         row["class_id"], row["probability"] = item.prediction.class_id, item.prediction.probability
     return records
 

@@ -14,6 +14,23 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What the network said of one object, from which a class and parts are chosen.
+
+    Attributes:
+        probabilities: float64 [C], of the object head's classes.
+        features: float32 [2d], mean and max over the token features, as ``foundry embed`` writes them.
+        sampled: int64 [N], indices of the network's points into the object's.
+        part_logits: float32 [N,P], or None without a part head.
+    """
+
+    probabilities: np.ndarray
+    features: np.ndarray
+    sampled: np.ndarray
+    part_logits: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The answer for one object of n points.
 
@@ -25,6 +42,9 @@ class Prediction:
         unknown: the class "other" won, or the probability is below the head's threshold.
         part_ids: int16 [n], index into the parts of the model's part head for every point; -1 where there is none.
         part_probability: float32 [n], among the parts that the class can have; 0 where there is none.
+        evidence: what the network said of the object in this frame.
+        probabilities: float64 [C], of all classes, taught ones included; the label was chosen from them. Fused over
+            the frames of a track, they are not those of the evidence.
     """
 
     label: str
@@ -34,6 +54,8 @@ class Prediction:
     unknown: bool
     part_ids: np.ndarray
     part_probability: np.ndarray
+    evidence: Evidence | None = None
+    probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.unknown != (self.class_id < 0) or self.unknown != (self.label == UNKNOWN):
@@ -49,10 +71,11 @@ def no_answer(points: int) -> Prediction:
 
 @dataclass(frozen=True)
 class Object:
-    """A segment and what it is."""
+    """A segment, what it is, and the track that it belongs to (-1: none)."""
 
     segment: Segment
     prediction: Prediction
+    track_id: int = -1
 
     def __post_init__(self) -> None:
         if len(self.segment.index) != len(self.prediction.part_ids):
@@ -65,7 +88,7 @@ class Perception:
 
     Attributes:
         objects: nearest (or largest) first.
-        phases_ms: milliseconds for crop, ground, clusters, group, network and labels.
+        phases_ms: milliseconds for crop, ground, clusters, group, network and labels; in a pipeline also tracks.
         scene: segments, ground and what was left out.
         budgets: supertokens that each object was answered with; 0 where there was no time, and for a teacher.
     """

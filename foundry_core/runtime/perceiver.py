@@ -17,7 +17,7 @@ from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.budget import BudgetController
 from foundry_core.runtime.deadline import answer_in_time
-from foundry_core.runtime.objects import OTHER, UNKNOWN, Object, Perception, Prediction, no_answer
+from foundry_core.runtime.objects import OTHER, UNKNOWN, Evidence, Object, Perception, Prediction, no_answer
 from foundry_core.runtime.parts import part_labels
 from foundry_core.runtime.parts import warm_up as warm_up_parts
 from foundry_core.runtime.session import check_budget, open_session
@@ -48,6 +48,11 @@ class PerceiverConfig(Settings):
         None, gt=0, description="ms to answer a cloud in: it decides each object's supertokens, far ones stay unknown"
     )
     scene: SceneConfig = SceneConfig()
+
+
+def pooled(tokens: np.ndarray) -> np.ndarray:
+    """Mean and max over token features [B,G,d]: float32 [B,2d]."""
+    return np.concatenate([tokens.mean(axis=1), tokens.max(axis=1)], axis=1).astype(np.float32, copy=False)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -203,10 +208,11 @@ class Perceiver:
             probabilities = _softmax(outputs["class_logits"].astype(np.float64) / self._head.temperature)  # (B, C)
             if diagonals is not None:
                 probabilities = self._of_plausible_size(probabilities, diagonals[start : start + len(batch)])
-            ranking = np.argsort(-probabilities, axis=1, kind="stable")  # (B, C)
+            features = pooled(outputs["tokens"])
             for row, points in enumerate(batch):
                 part_logits = outputs["part_logits"][row] if self.card.heads.parts else None  # (N, P)
-                predictions.append(self._answer(points, sampled[row], probabilities[row], ranking[row], part_logits))
+                evidence = Evidence(probabilities[row], features[row], sampled[row], part_logits)
+                predictions.append(self.answer(points, evidence, evidence.probabilities))
             marks.append(time.perf_counter())
             for k, phase in enumerate(("group", "network", "labels")):
                 phases[phase] += 1e3 * (marks[k + 1] - marks[k])
@@ -233,17 +239,30 @@ class Perceiver:
         made = geometry.prepare_batch(batch, size.points, size.groups, size.neighbors, limit, upsample)._asdict()
         return made, made.pop("index")
 
-    def _answer(self, points, sampled, probabilities, ranking, part_logits) -> Prediction:
-        """The prediction for points [n,3], from probabilities [C], their ranking [C] and part logits [N,P] or None."""
-        classes = self._head.classes
+    def answer(
+        self,
+        points: np.ndarray,
+        evidence: Evidence,
+        probabilities: np.ndarray,
+        taught: Sequence[str] = (),
+        before: Prediction | None = None,
+    ) -> Prediction:
+        """The answer for an object's points [n,3], given probabilities [C] of the head's and then the taught classes.
+
+        Parts are those of the class; they are taken from ``before``, an answer for the same points, where it has them.
+        """
+        classes = [*self._head.classes, *taught]
+        ranking = np.argsort(-probabilities, kind="stable")
         best = int(ranking[0])
         probability = float(probabilities[best])
         unknown = classes[best] == OTHER or probability < self._threshold
-        allowed = self._allowed[best]
-        if unknown or part_logits is None or not len(allowed):
+        allowed = self._allowed[best] if best < len(self._allowed) else ()
+        if unknown or evidence.part_logits is None or not len(allowed):
             part_ids, part_probability = np.full(len(points), -1, np.int16), np.zeros(len(points), np.float32)
+        elif before is not None and before.class_id == best:
+            part_ids, part_probability = before.part_ids, before.part_probability
         else:
-            part_ids, part_probability = part_labels(points, sampled, part_logits, allowed)
+            part_ids, part_probability = part_labels(points, evidence.sampled, evidence.part_logits, allowed)
         return Prediction(
             UNKNOWN if unknown else classes[best],
             -1 if unknown else best,
@@ -252,4 +271,6 @@ class Perceiver:
             unknown,
             part_ids,
             part_probability,
+            evidence,
+            probabilities,
         )
