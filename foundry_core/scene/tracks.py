@@ -2,8 +2,8 @@
 """Objects keep an identity from frame to frame: gated assignment and one constant-velocity filter per track.
 
 Each axis has the same Kalman filter (position and velocity, white acceleration), so one 2x2 covariance serves a track's
-three axes and turns of the sensor leave it as it is. Frames and tracks are joined at least total cost
-(Kuhn-Munkres, as ``scipy.optimize.linear_sum_assignment``), where leaving a track alone costs as much as the gate.
+three axes and turns of the sensor leave it as it is. Frames and tracks are joined at least total cost, where leaving a
+track alone costs as much as the gate.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 
+from foundry_core.scene.assignment import assign, warm_up
 from foundry_core.schema import Settings
 
 _LEAST_SIZE = 0.1  # metres; below it edges differ by noise alone
@@ -96,6 +96,7 @@ class Tracker:
         self.resets: dict[str, int] = {}
         self._next_key = self._next_id = 0
         self.clear()
+        warm_up()
 
     def clear(self) -> None:
         """Give up all tracks; ids are not used again."""
@@ -181,7 +182,7 @@ class Tracker:
         offset = ((center[None] - state.position[:, None]) ** 2).sum(axis=2)  # (T, n)
         cost = offset / (state.covariance[:, :1] + noise)
         cost += self.config.size_weight * (np.log(size[None] / state.size[:, None]) ** 2).sum(axis=2)
-        rows, columns = linear_sum_assignment(np.minimum(cost, limit))
+        rows, columns = assign(np.minimum(cost, limit))
         near = cost[rows, columns] < limit
         return rows[near], columns[near]
 
