@@ -26,10 +26,13 @@ def available() -> bool:
 
 
 def detections_message(header: Any, records: np.ndarray) -> Any:
-    """Object records [n] as a Detection3DArray; class ids are decimal text, as in ``~/label_info``."""
+    """Object records [n] as a Detection3DArray; class ids are decimal text, as in ``~/label_info``.
+
+    ``id`` is the track's, decimal; empty for an object that is not tracked.
+    """
     detections = []
-    for index, row in enumerate(records):
-        detection = Detection3D(header=header, id=str(index))
+    for row in records:
+        detection = Detection3D(header=header, id=str(row["track_id"]) if row["track_id"] >= 0 else "")
         pose, size = detection.bbox.center, detection.bbox.size
         pose.position.x, pose.position.y, pose.position.z = float(row["x"]), float(row["y"]), float(row["z"])
         pose.orientation.z, pose.orientation.w = float(np.sin(row["yaw"] / 2)), float(np.cos(row["yaw"] / 2))

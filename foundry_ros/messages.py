@@ -84,7 +84,8 @@ def markers_message(header: Header, records: np.ndarray, names: Mapping[int, str
         text.pose.position = Point(x=x, y=y, z=z + size.z / 2 + 0.3)
         text.pose.orientation.w = 1.0
         text.scale, text.color = Vector3(z=0.4), ColorRGBA(r=red, g=green, b=blue, a=1.0)
-        text.text = names.get(class_id, "unknown")
+        name = names.get(class_id, "unknown")
+        text.text = f"#{int(row['track_id'])} {name}" if row["track_id"] >= 0 else name
         if class_id >= 0:
             text.text += f" {float(row['probability']):.0%}"
         markers += [box, text]

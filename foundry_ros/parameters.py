@@ -19,11 +19,15 @@ from pydantic import Field
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import PerceiverConfig
 from foundry_core.scene.config import SceneConfig
+from foundry_core.scene.tracks import TracksConfig
 from foundry_core.schema import Settings, parse, read_yaml
 
 #: parameters that ROS itself gives to every node
 ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")
 ROS_PREFIXES = ("qos_overrides.",)
+
+#: parameters of perception_node that take effect at once; the others do at configuration
+AT_RUN_TIME = ("teach_label",)
 
 S = TypeVar("S", bound=Settings)
 
@@ -36,6 +40,12 @@ class PerceptionParameters(PerceiverConfig):
     autostart: bool = Field(True, description="configure and activate at start, without a lifecycle manager")
     diagnostics_period: float = Field(1.0, gt=0, le=60, description="s between messages on /diagnostics")
     marker_lifetime: float = Field(0.5, gt=0, le=60, description="s that a marker stays when no newer frame comes")
+    tracks: TracksConfig = TracksConfig()
+    teach_label: str = Field(
+        "", max_length=64, description="class that a click on /clicked_point teaches, at any time; empty: ignore clicks"
+    )
+    teach_file: str = Field("", description=".npz file of the taught classes: read at configuration if it is there")
+    teach_tolerance: float = Field(0.5, gt=0, le=10, description="farthest click from a point of an object, metres")
 
 
 class ReplayParameters(Settings):

@@ -25,9 +25,11 @@ from foundry_core import pointcloud2, records
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import Perceiver
+from foundry_core.runtime.pipeline import Pipeline
 from foundry_ros import detections, messages, parameters
 from foundry_ros.counters import NodeStatistics
 from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
+from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
 
 RCLError = rclpy_implementation.RCLError
@@ -75,6 +77,8 @@ class PerceptionNode(LifecycleNode):
         self.add_on_set_parameters_callback(self._judge_parameters)
         self.failure = ""
         self._perceiver: Perceiver | None = None
+        self._pipeline: Pipeline | None = None
+        self._teaching: Teaching | None = None
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
         self._timer: Any = None
@@ -89,11 +93,11 @@ class PerceptionNode(LifecycleNode):
         self.settings = parameters.current(self, parameters.PerceptionParameters)
         perceiver = Perceiver(self.settings.model, self.settings, self.settings.budget)
         perceiver.warm_up()
-        self._perceiver = perceiver
+        pipeline = Pipeline(perceiver, self.settings.tracks, open_taught(perceiver, self.settings.teach_file))
+        self._perceiver, self._pipeline = perceiver, pipeline
         heads = perceiver.card.heads
         self._classes = heads.objects.classes if heads.objects else []
         self._parts = heads.parts.parts if heads.parts else []
-        self._names = dict(enumerate(self._classes))
         create = self.create_lifecycle_publisher
         self._objects_out = create(PointCloud2, "~/objects", OUTPUT_QOS)
         self._parts_out = create(PointCloud2, "~/parts", OUTPUT_QOS)
@@ -107,6 +111,7 @@ class PerceptionNode(LifecycleNode):
             self._label_info_out = create(detections.LabelInfo, "~/label_info", LATCHED_QOS)
             self._frame_outputs.append(self._detections_out)
             self._all_outputs += [self._detections_out, self._label_info_out]
+        self._teaching = Teaching(self, pipeline, self.settings, self._publish_labels)
         self.get_logger().info(
             f"model {self._perceiver.card.name}, {len(self._classes)} classes, {len(self._parts)} parts"
         )
@@ -115,10 +120,9 @@ class PerceptionNode(LifecycleNode):
     @_reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
-        self._labels_out.publish(messages.labels_message(self._classes, self._parts))
-        if self._detections_out is not None:
-            self._label_info_out.publish(detections.label_info_message(self.get_clock().now().to_msg(), self._names))
+        self._publish_labels()
         self._statistics = NodeStatistics()
+        self._pipeline.clear()
         self._worker = LatestWorker(self._process, "perception")
         events = SubscriptionEventCallbacks(matched=self._on_matched)
         self._subscription = self.create_subscription(
@@ -162,11 +166,22 @@ class PerceptionNode(LifecycleNode):
             self._statistics.count("dropped", self._worker.stop())
             self._worker = None
 
+    def _publish_labels(self) -> None:
+        """Class and part names, latched; again whenever something was taught."""
+        classes = [*self._classes, *self._pipeline.taught.labels]
+        self._names = dict(enumerate(classes))
+        self._labels_out.publish(messages.labels_message(classes, self._parts))
+        if self._detections_out is not None:
+            self._label_info_out.publish(detections.label_info_message(self.get_clock().now().to_msg(), self._names))
+
     def _release(self) -> None:
+        if self._teaching is not None:
+            self._teaching.close()
+            self._teaching = None
         for publisher in getattr(self, "_all_outputs", []):
             self.destroy_lifecycle_publisher(publisher)
         self._all_outputs = self._frame_outputs = []
-        self._perceiver = None
+        self._perceiver = self._pipeline = None
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
         """Answer a transition that the present state does not have with success = False; rclpy would end the node."""
@@ -184,8 +199,9 @@ class PerceptionNode(LifecycleNode):
 
     def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:
         ours = {change.name: change.value for change in changes if not parameters.is_ros_parameter(change.name)}
-        if ours and self._perceiver is not None:
-            name = next(iter(ours))
+        late = [name for name in ours if name not in parameters.AT_RUN_TIME]
+        if late and self._perceiver is not None:
+            name = late[0]
             reason = f"{name} takes effect at configuration: deactivate and clean up the node first"
             return SetParametersResult(successful=False, reason=reason)
         try:
@@ -219,13 +235,10 @@ class PerceptionNode(LifecycleNode):
             cloud = Cloud.from_points(pointcloud2.xyz(decoded, "~/input"), frame_id=header.frame_id, stamp_ns=stamp_ns)
             phases = {"decode": (time.perf_counter() - start) * 1e3}
             reason = "failure"
-            objects: list[Any] = []
-            budgets: list[int] = []
-            if len(cloud):  # a cloud without any return is a valid reading (REP 117): nothing is there
-                perception = self._perceiver.perceive(cloud)
-                objects = perception.objects
-                budgets = perception.budgets if self._perceiver.card.budgets else []
-                phases.update(perception.phases_ms)
+            perception = self._pipeline.perceive(cloud)
+            objects = perception.objects
+            budgets = perception.budgets if self._perceiver.card.budgets else []
+            phases.update(perception.phases_ms)
             start = time.perf_counter()
             self._publish(message, cloud.points, objects)
             phases["publish"] = (time.perf_counter() - start) * 1e3
@@ -261,7 +274,8 @@ class PerceptionNode(LifecycleNode):
             return
         counts, troubled = self._statistics.values()
         values = {"model": self._perceiver.card.name, "budget": self._perceiver.budget,
-                  "input_publishers": self._input_publishers, **counts}  # fmt: skip
+                  "input_publishers": self._input_publishers, **self._pipeline.figures(),
+                  **self._teaching.figures(), **counts}  # fmt: skip
         level, text = (DiagnosticStatus.WARN, "frames dropped or rejected") if troubled else (DiagnosticStatus.OK, "ok")
         name = f"{self.get_name()}: perception"
         now = self.get_clock().now().to_msg()

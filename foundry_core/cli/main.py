@@ -17,7 +17,9 @@ from foundry_core.card import share_directory
 from foundry_core.errors import InputError
 
 #: modules of this folder in the order of the help page; each adds its commands with ``register(app)``
-GROUPS = ("demo", "predict", "models", "embed", "train", "convert", "evaluate", "export", "bench", "world", "ros")
+GROUPS = (
+    "demo", "predict", "teach", "models", "embed", "train", "convert", "evaluate", "export", "bench", "world", "ros",
+)  # fmt: skip
 
 #: what the system says of a path that cannot be used as it was given
 _BAD_PATH = (

@@ -11,7 +11,8 @@ import typer
 from foundry_core.cli.common import DEFAULT_MODEL, console, require_writable, write_json
 
 if TYPE_CHECKING:
-    from foundry_core.runtime.perceiver import Perceiver, Prediction
+    from foundry_core.runtime.objects import Prediction
+    from foundry_core.runtime.pipeline import Pipeline
 
 
 def _parts(prediction: Prediction, names: list[str]) -> dict[str, int]:
@@ -32,15 +33,16 @@ def _row(prediction: Prediction, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _predict(perceiver: Perceiver, path: Path, scene: bool) -> dict[str, Any]:
+def _predict(pipeline: Pipeline, path: Path, scene: bool) -> dict[str, Any]:
     from foundry_core.clouds import read_cloud, require_shape
 
     cloud = require_shape(read_cloud(path), path)
-    names = perceiver.card.heads.parts.parts if perceiver.card.heads.parts else []
+    parts = pipeline.perceiver.card.heads.parts
+    names = parts.parts if parts else []
     row: dict[str, Any] = {"file": str(path), "points": len(cloud), "dropped_nonfinite": cloud.dropped_nonfinite}
     if not scene:
-        return row | _row(perceiver.classify([cloud.points])[0], names)
-    perception = perceiver.perceive(cloud)
+        return row | _row(pipeline.classify([cloud.points])[0], names)
+    perception = pipeline.perceive(cloud)
     row["phases_ms"] = {phase: float(value) for phase, value in perception.phases_ms.items()}
     row["objects"] = [
         {
@@ -85,6 +87,7 @@ def register(app: typer.Typer) -> None:
             DEFAULT_MODEL
         ),
         scene: Annotated[bool, typer.Option("--scene", help="a whole sweep or room: find the objects first")] = False,
+        taught: Annotated[Path | None, typer.Option(help="classes taught with `foundry teach` or on a robot")] = None,
         json_file: Annotated[Path | None, typer.Option("--json", help="write the results to this file")] = None,
     ) -> None:
         """Say what a point cloud shows, and which of its points are which part.
@@ -99,12 +102,21 @@ def register(app: typer.Typer) -> None:
         Example: foundry predict chair.ply mug.pcd --json result.json
 
         Example: foundry predict 000000.bin --scene
+
+        Example: foundry predict new.ply --taught taught.npz
         """
         from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig
+        from foundry_core.runtime.pipeline import Pipeline
+        from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
+        from foundry_core.scene.tracks import TracksConfig
 
         require_writable(json_file, "--json")
         perceiver = Perceiver(model, PerceiverConfig())
-        rows = [_predict(perceiver, path, scene) for path in paths]
+        classes = TaughtClasses(perceiver.card) if taught is None else TaughtClasses.load(taught, perceiver.card)
+        if len(classes) and not classes.ready:  # saved by a robot before it knew what ordinary objects look like
+            classes.set_ordinary(ordinary_objects(perceiver))
+        pipeline = Pipeline(perceiver, TracksConfig(enabled=False), classes)
+        rows = [_predict(pipeline, path, scene) for path in paths]
         if json_file is not None:
             write_json(json_file, rows)
         console.print(_table(rows, scene))

@@ -61,13 +61,14 @@ def test_objects_become_detections(detections):
     assert detections.available()
     records = np.zeros(2, OBJECT)
     records["x"], records["size_y"], records["class_id"], records["probability"] = [1, 2], [3, 4], [5, -1], [0.5, 0.25]
-    records["yaw"] = [np.pi, 0]
+    records["yaw"], records["track_id"] = [np.pi, 0], [7, -1]
     array = detections.detections_message("header", records)
     first, second = array.detections
     assert array.header == first.header == "header"
-    assert (first.bbox.center.position.x, first.bbox.size.y, first.id) == (1.0, 3.0, "0")
+    assert (first.bbox.center.position.x, first.bbox.size.y, first.id) == (1.0, 3.0, "7")
     assert first.bbox.center.orientation.z == pytest.approx(1.0)
     assert (first.results[0].hypothesis.class_id, first.results[0].hypothesis.score) == ("5", 0.5)
+    assert second.id == ""  # not tracked
     assert second.results[0].hypothesis.class_id == "-1"
 
 

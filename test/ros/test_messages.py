@@ -64,11 +64,11 @@ def test_no_stamp_in_garbage(data):
 def test_markers_show_box_and_name():
     records = np.zeros(2, OBJECT)
     records["class_id"], records["size_z"], records["yaw"] = [1, -1], [2.0, 1.0], [np.pi / 2, 0]
-    records["probability"] = 0.9
+    records["probability"], records["track_id"] = 0.9, [12, -1]
     markers = messages.markers_message(header(), records, {1: "car"}, 0.5).markers
     assert markers[0].action == markers[0].DELETEALL
     boxes, names = markers[1::2], markers[2::2]
-    assert [name.text for name in names] == ["car 90%", "unknown"]
+    assert [name.text for name in names] == ["#12 car 90%", "unknown"]
     assert boxes[0].scale.z == 2.0 and boxes[0].pose.orientation.z == pytest.approx(np.sqrt(0.5))
     assert all(marker.header == header() for marker in markers)
     assert boxes[0].lifetime.nanosec == 500_000_000

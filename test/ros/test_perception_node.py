@@ -18,7 +18,8 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2, PointField
-from std_msgs.msg import Header, String
+from station import Station, cloud, diagnostics
+from std_msgs.msg import String
 from street_scene import BOX, POLE, street
 from visualization_msgs.msg import MarkerArray
 
@@ -29,12 +30,6 @@ from foundry_ros.processes import local_environment
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 
 
-def cloud(points: np.ndarray, stamp_ns: int, frame: str = "lidar") -> PointCloud2:
-    packed = np.zeros(len(points), np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")]))
-    packed["x"], packed["y"], packed["z"] = points.T
-    return messages.records_message(Header(stamp=messages.to_time(stamp_ns), frame_id=frame), packed)
-
-
 def state(ros) -> int:
     return ros.call(GetState, "/perception_node/get_state", GetState.Request()).current_state.id
 
@@ -42,35 +37,6 @@ def state(ros) -> int:
 def change(ros, transition: int) -> bool:
     request = ChangeState.Request(transition=Transition(id=transition))
     return ros.call(ChangeState, "/perception_node/change_state", request, 60.0).success
-
-
-def diagnostics(collected: list) -> dict[str, str]:
-    found = [messages.read_diagnostics(message, "perception_node: perception") for message in list(collected)]
-    return next((values for values in reversed(found) if values), {})
-
-
-class Station:
-    """A running perception node with a publisher that it hears."""
-
-    def __init__(self, ros) -> None:
-        self.ros = ros
-        self.objects = ros.collect(PointCloud2, "/perception_node/objects")
-        self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
-        self.publisher = ros.node.create_publisher(PointCloud2, "/points", 5)
-
-    def connect(self) -> Station:
-        connected = lambda: int(diagnostics(self.diagnostics).get("input_publishers", 0)) > 0  # noqa: E731
-        wait_for(lambda: connected() and self.ros.node.count_publishers("/perception_node/objects"), 60, "connection")
-        return self
-
-    def ask(self, message: PointCloud2) -> PointCloud2:
-        """Publish and wait for the answer with the same stamp."""
-        self.publisher.publish(message)
-        stamp = message.header.stamp
-        return wait_for(lambda: next((m for m in list(self.objects) if m.header.stamp == stamp), None), 20, "answer")
-
-    def figure(self, key: str, value: int) -> None:
-        wait_for(lambda: diagnostics(self.diagnostics).get(key) == str(value), 10, f"{key} = {value}")
 
 
 @pytest.fixture
@@ -119,6 +85,30 @@ def test_box_and_pole_are_found_and_named(running, ros):
     running.figure("nonfinite_points_dropped", 2)
     figures = diagnostics(running.diagnostics)
     assert float(figures["phase_total_ms.decode"]) > 0 and figures["model"] == "tiny"
+
+
+def test_objects_keep_their_ids_and_a_clock_that_jumps_back_is_counted(running, ros):
+    markers = ros.collect(MarkerArray, "/perception_node/markers")
+    wait_for(lambda: ros.node.count_publishers("/perception_node/markers"))
+
+    def tracks(number: int) -> dict[str, int]:
+        answer = running.ask(cloud(street(number), 10**12 + number * 10**8))
+        found = messages.read_records(answer, OBJECT, "objects")
+        near = {"box": BOX, "pole": POLE}
+        return {name: int(row["track_id"]) for row in found for name, (x, y) in near.items()
+                if np.hypot(row["x"] - x, row["y"] - y) < 0.3}  # fmt: skip
+
+    assert tracks(10) == {"box": -1, "pole": -1}
+    first = tracks(11)
+    assert first["box"] >= 0 and first["pole"] >= 0 and first["box"] != first["pole"]
+    assert tracks(12) == tracks(13) == first
+    captions = {text.text.split()[0] for text in markers[-1].markers if text.ns == "names"}
+    assert captions >= {f"#{first['box']}", f"#{first['pole']}"}
+    assert tracks(1) == {"box": -1, "pole": -1}
+    running.figure("track_resets.clock", 1)
+    again = tracks(2)
+    assert min(again.values()) > max(first.values())
+    assert float(diagnostics(running.diagnostics)["phase_total_ms.tracks"]) > 0
 
 
 def malformed() -> dict[str, PointCloud2]:

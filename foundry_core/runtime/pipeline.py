@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a robot runs for every cloud: the perceiver, and around it what lasts longer than a frame."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from foundry_core.clouds import Cloud
+from foundry_core.errors import InputError
+from foundry_core.runtime.fewshot import FewShotHead
+from foundry_core.runtime.fusion import ClassFusion
+from foundry_core.runtime.objects import Object, Perception, Prediction
+from foundry_core.runtime.perceiver import Perceiver
+from foundry_core.runtime.teach import TaughtClasses, extend
+from foundry_core.scene.tracks import Tracker, TracksConfig
+
+
+class Pipeline:
+    """A perceiver whose objects may be of taught classes, and are tracked, with their classes fused over each track.
+
+    One thread perceives; clicks and teaching may come from another.
+
+    Attributes:
+        perceiver: stateless.
+        taught: classes beside the model's own; their ids follow those.
+        tracker: None when tracks are off.
+    """
+
+    def __init__(
+        self, perceiver: Perceiver, tracks: TracksConfig | None = None, taught: TaughtClasses | None = None
+    ) -> None:
+        tracks = tracks or TracksConfig()
+        self.perceiver = perceiver
+        self.taught = taught or TaughtClasses(perceiver.card)
+        self.tracker = Tracker(tracks) if tracks.enabled else None
+        self._fusion = ClassFusion(tracks)
+        self._head: FewShotHead | None = None  # of the frame before
+        self._last: tuple[Cloud, list[Object]] | None = None
+
+    def clear(self) -> None:
+        """Give up all tracks and the last frame; what was taught stays."""
+        self._fusion.clear()
+        self._last = None
+        if self.tracker is not None:
+            self.tracker.clear()
+
+    def figures(self) -> dict[str, int]:
+        """Diagnostic keys and values: tracks with an id now, how often all were given up by reason, exemplars."""
+        figures = {"taught_exemplars": len(self.taught)}
+        if self.tracker is not None:
+            resets = sorted(dict(self.tracker.resets).items())
+            figures |= {"tracks": self.tracker.confirmed, **{f"track_resets.{reason}": n for reason, n in resets}}
+        return figures
+
+    def classify(self, clouds: Sequence[np.ndarray]) -> list[Prediction]:
+        """Name objects that stand alone, see :meth:`Perceiver.classify`; taught classes are among the answers."""
+        return self._with_taught(self.taught.head, clouds, self.perceiver.classify(clouds))
+
+    def perceive(self, cloud: Cloud, motion: np.ndarray | None = None) -> Perception:
+        """Find, name and track the objects of a cloud, in the cloud's frame.
+
+        Args:
+            motion: T_now_before [4,4] of the sensor since the previous cloud, see :meth:`Tracker.update`.
+        """
+        return self.follow(cloud, self.perceiver.perceive(cloud), motion)
+
+    def follow(self, cloud: Cloud, perception: Perception, motion: np.ndarray | None = None) -> Perception:
+        """The perceiver's objects of a cloud with taught classes, and with id and fused class of their tracks."""
+        start = time.perf_counter()
+        head, objects = self.taught.head, perception.objects
+        if head is not self._head:  # other classes, or other thresholds: what was fused is of no use
+            self._fusion.clear()
+            self._head = head
+        if head is not None:
+            clouds = [item.segment.points for item in objects]
+            answers = self._with_taught(head, clouds, [item.prediction for item in objects])
+            objects = [Object(item.segment, answer) for item, answer in zip(objects, answers, strict=True)]
+        if self.tracker is not None:
+            objects = self._tracked(cloud, objects, motion)
+        self._last = cloud, objects
+        phases = {**perception.phases_ms, "tracks": 1e3 * (time.perf_counter() - start)}
+        return dataclasses.replace(perception, objects=objects, phases_ms=phases)
+
+    def _with_taught(
+        self, head: FewShotHead | None, clouds: Sequence[np.ndarray], answers: list[Prediction]
+    ) -> list[Prediction]:
+        if head is None:
+            return answers
+        evidence = [answer.evidence for answer in answers]
+        extended = extend(head, [item.probabilities for item in evidence], [item.features for item in evidence])
+        return [
+            self.perceiver.answer(points, answer.evidence, row, head.labels, before=answer)
+            for points, answer, row in zip(clouds, answers, extended, strict=True)
+        ]
+
+    def _tracked(self, cloud: Cloud, objects: list[Object], motion: np.ndarray | None) -> list[Object]:
+        center = np.array([item.segment.center for item in objects]).reshape(-1, 3)
+        size = np.array([item.segment.size for item in objects]).reshape(-1, 3)
+        found = self.tracker.update(cloud.stamp_ns, center, size, motion, cloud.frame_id)
+        self._fusion.keep(found.alive)
+        return [
+            self._fused(item, key, track_id)
+            for item, key, track_id in zip(objects, found.key.tolist(), found.track_id.tolist(), strict=True)
+        ]
+
+    def _fused(self, item: Object, key: int, track_id: int) -> Object:
+        answer = item.prediction
+        fused = self._fusion.add(key, answer.probabilities)
+        if fused is not answer.probabilities:
+            labels = self._head.labels if self._head else ()
+            answer = self.perceiver.answer(item.segment.points, answer.evidence, fused, labels, before=answer)
+        return Object(item.segment, answer, track_id)
+
+    # -- teaching ----------------------------------------------------------------------------------------------------
+
+    def object_at(self, point: np.ndarray, frame_id: str, tolerance: float) -> Object:
+        """The object of the last cloud with a point nearest to ``point`` [3].
+
+        Args:
+            frame_id: of the point; must be that of the cloud.
+            tolerance: metres; nothing farther away is taken.
+
+        Raises:
+            InputError: no cloud yet, another frame, or no object so near.
+        """
+        if self._last is None:
+            raise InputError("no cloud has been answered yet; publish clouds and subscribe to an output")
+        cloud, objects = self._last
+        if frame_id != cloud.frame_id:
+            raise InputError(f"clicked in frame '{frame_id}', the clouds are in '{cloud.frame_id}'; make it fixed")
+        point = np.asarray(point, float)
+        if not np.isfinite(point).all():
+            raise InputError("the clicked point is not finite")
+        distances = [float(((cloud.points[item.segment.index] - point) ** 2).sum(axis=1).min()) for item in objects]
+        if not distances or min(distances) > tolerance**2:
+            place = ", ".join(f"{value:.2f}" for value in point)
+            raise InputError(f"no object within {tolerance:g} m of ({place})")
+        return objects[int(np.argmin(distances))]
+
+    def teach(self, label: str, point: np.ndarray, frame_id: str, tolerance: float) -> str:
+        """Add the object at a point of the last cloud to a taught class; returns what was done, in words.
+
+        Raises:
+            InputError: see :meth:`object_at` and :meth:`TaughtClasses.add`.
+        """
+        self.taught.check_label(label)
+        item = self.object_at(point, frame_id, tolerance)
+        evidence = item.prediction.evidence
+        count = self.taught.add(label, evidence.features, evidence.probabilities.max())
+        place = ", ".join(f"{value:.1f}" for value in item.segment.center)
+        return f"'{label.strip()}': exemplar {count}, the object at ({place}) m, so far {item.prediction.label}"

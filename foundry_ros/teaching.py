@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clicks and services with which perception_node learns classes; what they do is foundry_core's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PointStamped
+from std_srvs.srv import Trigger
+
+from foundry_core.errors import InputError
+from foundry_core.runtime.perceiver import Perceiver
+from foundry_core.runtime.pipeline import Pipeline
+from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
+from foundry_ros.node import WARNING_PERIOD
+
+CLICKS = "/clicked_point"
+
+
+def open_taught(perceiver: Perceiver, teach_file: str) -> TaughtClasses:
+    """The classes of the file that the parameter names; nothing yet where there is no file."""
+    if teach_file and Path(teach_file).exists():
+        return TaughtClasses.load(teach_file, perceiver.card)
+    return TaughtClasses(perceiver.card)
+
+
+class Teaching:
+    """Subscription and services of a configured node.
+
+    What ordinary objects look like is computed in a thread of its own when the first exemplar comes; until then taught
+    classes are kept, but not recognised.
+
+    Args:
+        changed: called (in the node's executor, or in that thread) after every change of the taught classes.
+    """
+
+    def __init__(self, node: Any, pipeline: Pipeline, settings: Any, changed: Callable[[], None]) -> None:
+        self._node, self._pipeline, self._settings, self._changed = node, pipeline, settings, changed
+        self._lock = threading.Lock()
+        self._preparing: threading.Thread | None = None
+        self._warned = -WARNING_PERIOD
+        self._counts = {"clicks": 0, "clicks_refused": 0}
+        self._subscription = node.create_subscription(PointStamped, CLICKS, self._on_click, 10)
+        self._services = [
+            node.create_service(Trigger, "~/teach/save", self._on_save),
+            node.create_service(Trigger, "~/teach/forget", self._on_forget),
+        ]
+        if len(pipeline.taught):
+            self._prepare()
+
+    def figures(self) -> dict[str, int]:
+        """Diagnostic keys and values."""
+        return dict(self._counts)
+
+    def close(self) -> None:
+        """Take the subscription and the services away."""
+        self._node.destroy_subscription(self._subscription)
+        for service in self._services:
+            self._node.destroy_service(service)
+
+    def _label(self) -> str:
+        return self._node.get_parameter("teach_label").value or ""
+
+    def _on_click(self, message: PointStamped) -> None:
+        self._counts["clicks"] += 1
+        point = np.array([message.point.x, message.point.y, message.point.z])
+        try:
+            label = self._label()
+            if not label:
+                raise InputError("set the parameter teach_label to the name of the class first")
+            with self._lock:
+                said = self._pipeline.teach(label, point, message.header.frame_id, self._settings.teach_tolerance)
+        except InputError as error:
+            self._counts["clicks_refused"] += 1
+            self._warn(f"click refused: {error}")
+            return
+        self._node.get_logger().info(said)
+        self._prepare()
+        self._changed()
+
+    def _warn(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._warned >= WARNING_PERIOD:
+            self._warned = now
+            self._node.get_logger().warning(text)
+
+    def _prepare(self) -> None:
+        if not self._pipeline.taught.ready and self._preparing is None:
+            self._preparing = threading.Thread(target=self._learn_ordinary, name="ordinary objects", daemon=True)
+            self._preparing.start()
+
+    def _learn_ordinary(self) -> None:
+        try:
+            ordinary = ordinary_objects(self._pipeline.perceiver)
+            with self._lock:
+                self._pipeline.taught.set_ordinary(ordinary)
+        except Exception as error:  # the thread has nobody to raise to
+            self._preparing = None
+            if self._node.context.ok():
+                self._node.get_logger().error(f"taught classes are not recognised: {error}")
+            return
+        if self._node.context.ok():
+            self._node.get_logger().info("taught classes are recognised from now on")
+
+    def _on_save(self, request: Any, response: Any) -> Any:
+        path = self._settings.teach_file
+        try:
+            if not path:
+                raise InputError("teach_file: set this parameter to the file to write, at start")
+            with self._lock:
+                self._pipeline.taught.save(path)
+            response.success, response.message = True, f"wrote {path}, {len(self._pipeline.taught)} exemplars"
+        except InputError as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    def _on_forget(self, request: Any, response: Any) -> Any:
+        try:
+            with self._lock:
+                response.message = self._pipeline.taught.forget(self._label())
+            response.success = True
+            self._changed()
+        except InputError as error:
+            response.success, response.message = False, str(error)
+        return response

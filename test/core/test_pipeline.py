@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects over frames: ids, fused classes and their parts, around a model whose answers are known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from street_scene import BOX, POLE, street
+
+from foundry_core import records
+from foundry_core.clouds import Cloud
+from foundry_core.runtime.perceiver import Perceiver
+from foundry_core.runtime.pipeline import Pipeline
+from foundry_core.scene.tracks import TracksConfig
+
+pytest.importorskip("onnx")
+
+
+@pytest.fixture(scope="module")
+def perceiver(tiny_model):
+    return Perceiver(tiny_model)
+
+
+def cloud(number: int) -> Cloud:
+    return Cloud.from_points(street(number), frame_id="lidar", stamp_ns=number * 100_000_000)
+
+
+def at(perception, place):
+    return next(item for item in perception.objects if np.hypot(*(item.segment.center[:2] - place)) < 0.3)
+
+
+def test_evidence_is_what_the_answer_was_made_of(perceiver):
+    answer = perceiver.classify([street()[-1200:]])[0]
+    assert answer.probabilities.shape == (2,) and answer.probabilities.sum() == pytest.approx(1.0)
+    assert answer.probabilities.max() == answer.probability
+    assert answer.evidence.features.shape == (12,) and answer.evidence.features.dtype == np.float32
+    again = perceiver.answer(street()[-1200:], answer.evidence, answer.probabilities)
+    np.testing.assert_array_equal(again.part_ids, answer.part_ids)
+
+
+def test_objects_carry_their_track(perceiver):
+    pipeline = Pipeline(perceiver)
+    seen = [pipeline.perceive(cloud(number)) for number in range(4)]
+    assert {item.track_id for item in seen[0].objects} == {-1}
+    for place in (BOX, POLE):
+        numbers = [at(perception, place).track_id for perception in seen[1:]]
+        assert numbers[0] >= 0 and len(set(numbers)) == 1
+    found = records.object_records(seen[3].objects)
+    assert sorted(found["track_id"].tolist()) == sorted(item.track_id for item in seen[3].objects)
+    assert pipeline.figures()["tracks"] >= 2 and seen[3].phases_ms["tracks"] > 0
+
+
+def test_tracks_can_be_off(perceiver):
+    pipeline = Pipeline(perceiver, TracksConfig(enabled=False))
+    for number in range(3):
+        perception = pipeline.perceive(cloud(number))
+    assert {item.track_id for item in perception.objects} == {-1} and "tracks" not in pipeline.figures()
+
+
+def test_an_empty_cloud_ages_the_tracks(perceiver):
+    pipeline = Pipeline(perceiver)
+    for number in range(3):
+        pipeline.perceive(cloud(number))
+    empty = Cloud.from_points(np.empty((0, 3)), frame_id="lidar", stamp_ns=5_000_000_000)
+    assert pipeline.perceive(empty).objects == [] and pipeline.figures()["tracks"] == 0
+
+
+def test_the_fused_class_goes_out_with_its_own_parts(perceiver):
+    """One frame calls the pole a box with certainty: the track, its label and its parts stay those of a pole."""
+    pipeline = Pipeline(perceiver)
+    for number in range(6):
+        pipeline.perceive(cloud(number))
+    alone = perceiver.perceive(cloud(6))
+    wrong = []
+    for item in alone.objects:
+        lie = perceiver.answer(item.segment.points, item.prediction.evidence, np.array([1.0, 0.0]))
+        wrong.append(dataclasses.replace(item, prediction=lie))
+    assert at(alone, POLE).prediction.label == "pole" and {item.prediction.label for item in wrong} == {"box"}
+    fused = at(pipeline.follow(cloud(6), dataclasses.replace(alone, objects=wrong)), POLE)
+    assert fused.prediction.label == "pole" and fused.prediction.class_id == 1
+    np.testing.assert_array_equal(fused.prediction.part_ids, at(alone, POLE).prediction.part_ids)
+    assert fused.prediction.probabilities[1] == fused.prediction.probability < 1.0
+    assert fused.prediction.evidence.probabilities[1] > 0.5  # of the frame, not of the track
+
+
+def test_a_clock_that_jumps_back_is_counted_and_starts_anew(perceiver):
+    pipeline = Pipeline(perceiver)
+    for number in (5, 6, 1):
+        perception = pipeline.perceive(cloud(number))
+    assert {item.track_id for item in perception.objects} == {-1}
+    assert pipeline.figures()["track_resets.clock"] == 1
+    pipeline.clear()
+    assert pipeline.figures()["tracks"] == 0

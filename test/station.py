@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A running perception node as a test sees it: clouds in, answers and figures out."""
+
+from __future__ import annotations
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from observer import wait_for
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header
+
+from foundry_ros import messages
+
+
+def cloud(points: np.ndarray, stamp_ns: int, frame: str = "lidar") -> PointCloud2:
+    packed = np.zeros(len(points), np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("intensity", "<f4")]))
+    packed["x"], packed["y"], packed["z"] = points.T
+    return messages.records_message(Header(stamp=messages.to_time(stamp_ns), frame_id=frame), packed)
+
+
+def diagnostics(collected: list) -> dict[str, str]:
+    found = [messages.read_diagnostics(message, "perception_node: perception") for message in list(collected)]
+    return next((values for values in reversed(found) if values), {})
+
+
+class Station:
+    """A running perception node with a publisher that it hears."""
+
+    def __init__(self, ros) -> None:
+        self.ros = ros
+        self.objects = ros.collect(PointCloud2, "/perception_node/objects")
+        self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+        self.publisher = ros.node.create_publisher(PointCloud2, "/points", 5)
+
+    def connect(self) -> Station:
+        connected = lambda: int(diagnostics(self.diagnostics).get("input_publishers", 0)) > 0  # noqa: E731
+        wait_for(lambda: connected() and self.ros.node.count_publishers("/perception_node/objects"), 60, "connection")
+        return self
+
+    def ask(self, message: PointCloud2) -> PointCloud2:
+        """Publish and wait for the answer with the same stamp."""
+        self.publisher.publish(message)
+        stamp = message.header.stamp
+        return wait_for(lambda: next((m for m in list(self.objects) if m.header.stamp == stamp), None), 20, "answer")
+
+    def figure(self, key: str, value: int) -> None:
+        wait_for(lambda: diagnostics(self.diagnostics).get(key) == str(value), 10, f"{key} = {value}")
