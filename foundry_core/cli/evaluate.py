@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli import segments
+from foundry_core.cli import segments, tracks
 from foundry_core.cli.common import console, require_torch, require_writable, write_json
 from foundry_core.errors import InputError
 
@@ -54,10 +54,11 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="evaluate")
     segments.register(group)
+    tracks.register(group)
 
     @group.callback()
     def evaluate() -> None:
-        """Measure a model (needs torch), or the segments that a scene is cut into (does not).
+        """Measure a model (needs torch), or what a robot makes of a simulated world: segments and tracks (do not).
 
         Beside the name or path of a model, `random:MODEL` is that model's teacher with random weights. Baselines
         without training, written METHOD:NUMBER:TEACHER: tome, pitome, kmeans and fps merge the teacher's tokens to so

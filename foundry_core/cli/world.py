@@ -53,14 +53,16 @@ def register(app: typer.Typer) -> None:
         console.print(f"{out}: {config.frames} frames of a {config.kind}, {config.sensor}, seed {config.seed}")
 
 
-def parse_world(sensor: str, scene: str | None, seconds: float, seed: int, beams: int = 64):
-    """The configuration that the options of ``foundry world`` and ``foundry demo`` describe."""
+def parse_world(
+    sensor: str, scene: str | None, seconds: float, seed: int, beams: int = 64, source: str = "foundry world"
+):
+    """The configuration that the options of ``foundry world``, ``demo`` and ``evaluate tracks`` describe."""
     from foundry_core.data.world.config import WorldConfig
     from foundry_core.schema import parse
 
     kind = scene or ("street" if sensor == "lidar" else "room")
     values = {"kind": kind, "sensor": sensor, "seconds": seconds, "seed": seed, "beams": beams}
-    return parse(WorldConfig, values, "foundry world")
+    return parse(WorldConfig, values, source)
 
 
 class progress_bar:

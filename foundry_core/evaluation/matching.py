@@ -170,11 +170,7 @@ class Matcher:
         row = join_points(truth.points, points)  # of each true point among the results
         here = row >= 0
         found_id = np.where(here, found.parts["object_id"][row], -1)
-        visible = kept_points(truth.points, self._scene) & (truth.object_id >= 0)
-        true_id = np.where(visible, truth.object_id, -1)
-        ids, counts = np.unique(true_id[true_id >= 0], return_counts=True)
-        chosen = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-        shown = {number for number, count in chosen.items() if count >= self._min_points}
+        true_id, chosen, shown = self._shown(truth)
         classes = {number: self._class_of(truth, number) for number in shown}
         matches = []
         for number, object_id, iou in self._pairs(true_id, found_id, found.parts["object_id"], chosen, shown):
@@ -193,10 +189,22 @@ class Matcher:
             matches.append(match)
         self.result.matches += matches
         self.result.true_classes.update(classes.values())
-        self.result.objects_left_out += len(ids) - len(shown)
+        self.result.objects_left_out += len(chosen) - len(shown)
         self.result.objects_found += len(found.objects)
         self.result.frames += 1
         return matches
+
+    def visible(self, truth: Any) -> set[int]:
+        """True objects of a frame that are not left out."""
+        return self._shown(truth)[2]
+
+    def _shown(self, truth: Any) -> tuple[np.ndarray, dict[int, int], set[int]]:
+        """Object of each point [N], -1 where it is not visible; visible points of each object; objects that count."""
+        visible = kept_points(truth.points, self._scene) & (truth.object_id >= 0)
+        true_id = np.where(visible, truth.object_id, -1)
+        ids, counts = np.unique(true_id[true_id >= 0], return_counts=True)
+        chosen = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+        return true_id, chosen, {number for number, count in chosen.items() if count >= self._min_points}
 
     def _class_of(self, truth: Any, number: int) -> str:
         class_id = int(truth.class_id[np.argmax(truth.object_id == number)])
