@@ -35,7 +35,7 @@ S = TypeVar("S", bound=Settings)
 class PerceptionParameters(PerceiverConfig):
     """Parameters of ``perception_node``: the perceiver's settings and those of the node itself."""
 
-    model: str = Field("foundry-base", description="a shipped model's name (`foundry models`) or a model directory")
+    model: str = Field("foundry-edge", description="a shipped model's name (`foundry models`) or a model directory")
     budget: int | None = Field(None, ge=1, description="supertokens to run with; not set: the model's own")
     autostart: bool = Field(True, description="configure and activate at start, without a lifecycle manager")
     diagnostics_period: float = Field(1.0, gt=0, le=60, description="s between messages on /diagnostics")

@@ -19,7 +19,7 @@ console = Console(markup=False, emoji=False)
 error_console = Console(stderr=True, markup=False, emoji=False)
 
 #: the model that a command takes when none is named
-DEFAULT_MODEL = "foundry-base"
+DEFAULT_MODEL = "foundry-edge"
 
 
 def require_writable(path: str | Path | None, option: str) -> None:

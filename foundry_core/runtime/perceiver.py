@@ -37,7 +37,7 @@ class PerceiverConfig(Settings):
         "fp32", description="of the network; int8 needs a graph that `foundry export` wrote, bf16 needs openvino"
     )
     threads: int = Field(1, ge=1, le=256, description="threads of the network's runtime")
-    max_batch: int = Field(16, ge=1, le=1024, description="objects that go through the network together")
+    max_batch: int = Field(4, ge=1, le=1024, description="objects that go through the network together")
     max_object_points: int = Field(
         4096, ge=64, description="points of an object that are sampled from; more are thinned evenly first"
     )
@@ -86,7 +86,7 @@ class Perceiver:
         self.budget: int | None = budget or self.card.budget
         self._most = budget or max(self.card.budgets, default=1)
         self._controller: BudgetController | None = None
-        self._outputs = ["class_logits", *(["part_logits"] if self.card.heads.parts else [])]
+        self._outputs = ["tokens", "class_logits", *(["part_logits"] if self.card.heads.parts else [])]
         self.session = open_session(
             directory, self.config.runtime, self.config.precision, self.config.threads, self._outputs
         )

@@ -90,12 +90,13 @@ class Pipeline:
     ) -> list[Prediction]:
         if head is None:
             return answers
-        evidence = [answer.evidence for answer in answers]
+        seen = [number for number, answer in enumerate(answers) if answer.evidence]  # not what there was no time for
+        evidence = [answers[number].evidence for number in seen]
         extended = extend(head, [item.probabilities for item in evidence], [item.features for item in evidence])
-        return [
-            self.perceiver.answer(points, answer.evidence, row, head.labels, before=answer)
-            for points, answer, row in zip(clouds, answers, extended, strict=True)
-        ]
+        answers = list(answers)
+        for number, item, row in zip(seen, evidence, extended, strict=True):
+            answers[number] = self.perceiver.answer(clouds[number], item, row, head.labels, before=answers[number])
+        return answers
 
     def _tracked(self, cloud: Cloud, objects: list[Object], motion: np.ndarray | None) -> list[Object]:
         center = np.array([item.segment.center for item in objects]).reshape(-1, 3)
@@ -109,6 +110,8 @@ class Pipeline:
 
     def _fused(self, item: Object, key: int, track_id: int) -> Object:
         answer = item.prediction
+        if answer.evidence is None:  # there was no time for it
+            return Object(item.segment, answer, track_id)
         fused = self._fusion.add(key, answer.probabilities)
         if fused is not answer.probabilities:
             labels = self._head.labels if self._head else ()
@@ -150,6 +153,8 @@ class Pipeline:
         self.taught.check_label(label)
         item = self.object_at(point, frame_id, tolerance)
         evidence = item.prediction.evidence
+        if evidence is None:
+            raise InputError("there was no time to look at that object; raise deadline_ms or click again")
         count = self.taught.add(label, evidence.features, evidence.probabilities.max())
         place = ", ".join(f"{value:.1f}" for value in item.segment.center)
         return f"'{label.strip()}': exemplar {count}, the object at ({place}) m, so far {item.prediction.label}"

@@ -29,7 +29,8 @@ def run(*arguments: str) -> int:
 def test_a_teacher_and_a_student_with_heads_are_shipped():
     kinds = Counter(card.kind for card in list_models())
     assert kinds["teacher"] >= 1 and kinds["student"] >= 1 and "foundry-base" in STUDENTS
-    assert load_card(find_model("foundry-base")).budgets == [16]
+    for name in ("foundry-base", "foundry-edge"):
+        assert load_card(find_model(name)).budgets == [1, 2, 4, 8, 16]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
