@@ -45,20 +45,21 @@ def token_cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def accuracy_drop(session: Session, network: Perception, card: ModelCard, shapes: ShapeSet, seeds: int = 3) -> float:
-    """Points of accuracy that a linear probe loses by the exported form, at the largest budget.
+    """Points of accuracy that a linear probe loses by the exported form, at the default budget.
 
     The probe is trained and judged on the features of each side, as a user of the exported graph would; the mean over
     ``seeds`` splits.
     """
-    from foundry_core.evaluation.features import model_features
+    from foundry_core.evaluation.features import Source, group_clouds, pooled_features
     from foundry_core.evaluation.probe import Split, probe_accuracy
 
     split = Split.of(shapes)
     scores = []
     for side in ("torch", "graph"):
         if side == "torch":
+            source = Source(card.name, network.backbone, card.preprocessing, tuple(card.budgets), card.budget)
             train, test = (
-                model_features(network.backbone, part.points, card.preprocessing, side)
+                pooled_features(source, group_clouds(part.points, card.preprocessing))
                 for part in (split.train, split.test)
             )
         else:

@@ -203,3 +203,11 @@ def test_a_loss_of_accuracy_is_refused_above_half_a_point(student, tmp_path, mon
     else:
         with pytest.raises(InputError, match="shapes.npz: fp32: probe accuracy drops by 0.60 points, above 0.5"):
             export_model(student, out=tmp_path / "out", check="shapes.npz")
+
+
+def test_the_probe_of_an_exact_export_loses_nothing(student, tmp_path):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(32, 128, 3)) * np.where(np.arange(32) % 2, 1.0, [[0.1], [0.1], [1.0]]).T[:, None]
+    shapes = {"points": points.astype(np.float32), "label": np.arange(32) % 2, "split": np.arange(32) // 16}
+    np.savez(tmp_path / "shapes.npz", **shapes, class_names=["rod", "ball"])
+    assert export_model(student, out=tmp_path / "out", check=tmp_path / "shapes.npz").drop == 0
