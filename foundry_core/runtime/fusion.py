@@ -44,8 +44,14 @@ class ClassFusion:
             past, weight = np.zeros(len(logs)), 0.0
         past, weight = self.config.memory * past + logs, self.config.memory * weight + 1.0
         self._beliefs[key] = past, weight
-        if weight == 1.0:
-            return probabilities
+        return probabilities if weight == 1.0 else self._fused(past, weight)
+
+    def held(self, key: int) -> np.ndarray | None:
+        """The fused probabilities float64 [C] of a track as they stand; None when nothing was added."""
+        belief = self._beliefs.get(key)
+        return None if belief is None else self._fused(*belief)
+
+    def _fused(self, past: np.ndarray, weight: float) -> np.ndarray:
         fused = past * weight ** (self.config.independence - 1.0)
         fused = np.exp(fused - fused.max())
         return fused / fused.sum()

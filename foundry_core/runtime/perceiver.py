@@ -242,7 +242,7 @@ class Perceiver:
     def answer(
         self,
         points: np.ndarray,
-        evidence: Evidence,
+        evidence: Evidence | None,
         probabilities: np.ndarray,
         taught: Sequence[str] = (),
         before: Prediction | None = None,
@@ -250,6 +250,7 @@ class Perceiver:
         """The answer for an object's points [n,3], given probabilities [C] of the head's and then the taught classes.
 
         Parts are those of the class; they are taken from ``before``, an answer for the same points, where it has them.
+        Without evidence there are none.
         """
         classes = [*self._head.classes, *taught]
         ranking = np.argsort(-probabilities, kind="stable")
@@ -257,7 +258,7 @@ class Perceiver:
         probability = float(probabilities[best])
         unknown = classes[best] == OTHER or probability < self._threshold
         allowed = self._allowed[best] if best < len(self._allowed) else ()
-        if unknown or evidence.part_logits is None or not len(allowed):
+        if unknown or evidence is None or evidence.part_logits is None or not len(allowed):
             part_ids, part_probability = np.full(len(points), -1, np.int16), np.zeros(len(points), np.float32)
         elif before is not None and before.class_id == best:
             part_ids, part_probability = before.part_ids, before.part_probability

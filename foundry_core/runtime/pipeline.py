@@ -110,11 +110,14 @@ class Pipeline:
 
     def _fused(self, item: Object, key: int, track_id: int) -> Object:
         answer = item.prediction
-        if answer.evidence is None:  # there was no time for it
+        labels = self._head.labels if self._head else ()
+        if answer.evidence is None:  # there was no time for it: it is what its track was
+            held = self._fusion.held(key)
+            if held is not None:
+                answer = self.perceiver.answer(item.segment.points, None, held, labels)
             return Object(item.segment, answer, track_id)
         fused = self._fusion.add(key, answer.probabilities)
         if fused is not answer.probabilities:
-            labels = self._head.labels if self._head else ()
             answer = self.perceiver.answer(item.segment.points, answer.evidence, fused, labels, before=answer)
         return Object(item.segment, answer, track_id)
 

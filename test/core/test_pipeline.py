@@ -11,6 +11,7 @@ from street_scene import BOX, POLE, street
 
 from foundry_core import records
 from foundry_core.clouds import Cloud
+from foundry_core.runtime.objects import no_answer
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.scene.tracks import TracksConfig
@@ -83,6 +84,21 @@ def test_the_fused_class_goes_out_with_its_own_parts(perceiver):
     np.testing.assert_array_equal(fused.prediction.part_ids, at(alone, POLE).prediction.part_ids)
     assert fused.prediction.probabilities[1] == fused.prediction.probability < 1.0
     assert fused.prediction.evidence.probabilities[1] > 0.5  # of the frame, not of the track
+
+
+def test_an_object_that_there_was_no_time_for_is_what_its_track_was(perceiver):
+    pipeline = Pipeline(perceiver)
+    for number in range(4):
+        before = pipeline.perceive(cloud(number))
+    alone = perceiver.perceive(cloud(4))
+    skipped = [dataclasses.replace(item, prediction=no_answer(len(item.segment.index))) for item in alone.objects]
+    held = pipeline.follow(cloud(4), dataclasses.replace(alone, objects=skipped))
+    for place in (BOX, POLE):
+        then, now = at(before, place), at(held, place)
+        assert (now.prediction.label, now.track_id) == (then.prediction.label, then.track_id)
+        assert now.prediction.evidence is None and (now.prediction.part_ids == -1).all()
+    assert {item.prediction.label for item in Pipeline(perceiver).follow(
+        cloud(4), dataclasses.replace(alone, objects=skipped)).objects} == {"unknown"}  # fmt: skip
 
 
 def test_a_clock_that_jumps_back_is_counted_and_starts_anew(perceiver):

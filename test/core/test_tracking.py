@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiny_model import SUPERTOKENS
 
 from foundry_core.cli.main import main
 from foundry_core.evaluation.tracking import Score
@@ -70,7 +71,13 @@ def test_the_command_writes_a_row(tiny_model, tmp_path, capsys):
     assert foundry(*arguments, "--seed", "3", "--seeds", "2", "--json", str(path)) == 0
     (row,) = json.loads(path.read_text())
     assert {"protocol", "data", "model", "budget", "seed", "metrics"} <= row.keys()
-    assert (row["protocol"], row["model"], row["budget"], row["seed"], row["seeds"]) == ("tracks", "tiny", 2, 3, 2)
+    assert (row["protocol"], row["model"], row["budget"], row["seed"], row["seeds"]) == (
+        "tracks",
+        "tiny",
+        SUPERTOKENS,
+        3,
+        2,
+    )
     assert row["metrics"]["frames"] == {"mean": 5.0, "std": 0.0}
     assert row["metrics"]["visible"]["mean"] > 0
     assert 0 < row["metrics"]["matched"]["mean"] <= row["metrics"]["visible"]["mean"]
