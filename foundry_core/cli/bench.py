@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from foundry_core.cli.common import console, error_console, require_torch, require_writable, write_json
 from foundry_core.errors import InputError
@@ -16,6 +17,8 @@ from foundry_core.errors import InputError
 if TYPE_CHECKING:
     from foundry_core.card import ModelCard
     from foundry_core.runtime.bench_worker import Spec
+
+WIDTH = 160  # columns of the table
 
 #: runtime -> precisions that it has on a CPU
 FORMS = {
@@ -32,16 +35,20 @@ OUTPUTS = {
 }
 
 
-def _forms(chosen: list[str]) -> list[tuple[str, str]]:
+def _forms(chosen: list[str], precisions: list[str]) -> list[tuple[str, str]]:
     """(runtime, precision) pairs to measure: all that are installed, or those that the options name."""
-    missing = {name for name in ("torch", "openvino") if importlib.util.find_spec(name) is None}
-    forms = [(runtime, precision) for runtime, precisions in FORMS.items() for precision in precisions]
+    packages = {"torch": "torch", "openvino": "openvino", "gemm": "onnx"}
+    missing = {name for name, package in packages.items() if importlib.util.find_spec(package) is None}
+    if strange := sorted(set(precisions) - {"fp32", "bf16", "int8"}):
+        raise InputError(f"--precision {strange[0]}: unknown; use fp32, bf16 or int8")
+    chosen_forms = precisions or ["fp32", "bf16", "int8"]
+    forms = [(runtime, form) for runtime, known in FORMS.items() for form in known if form in chosen_forms]
     known = {runtime.split(",")[0] for runtime in FORMS}
     for name in chosen:
         if name not in known:
             raise InputError(f"--runtime {name}: unknown; use {', '.join(sorted(known))}")
         if name in missing:
-            extra = {"torch": "train"}.get(name, name)
+            extra = "openvino" if name == "openvino" else "train"
             raise InputError(f"--runtime {name}: not installed: pip install 'foundry_ros[{extra}]'")
     return [
         (runtime, precision)
@@ -122,15 +129,18 @@ def _has(card: ModelCard, outputs: tuple[str, ...]) -> bool:
 def _table(rows: list[dict[str, Any]]):
     from rich.table import Table
 
-    table = Table(title="milliseconds for a batch, geometry included")
-    for column in ("model", "runtime", "precision", "budget", "outputs", "threads", "batch"):
+    table = Table(title="ms for a batch, geometry included; MMAC of one cloud; CPU: ms for one cloud")
+    for column in ("model", "s", "runtime", "form", "outputs", "threads", "batch"):
         table.add_column(column)
-    for column in ("p50", "p95", "network", "geometry", "MMAC", "RSS [MB]", "load [s]", "CPU [ms/cloud]"):
+    for column in ("p50", "p95", "network", "geometry", "MMAC", "RSS MB", "load s", "CPU"):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
-            *(str("-" if row[key] is None else row[key]) for key in ("model", "runtime", "precision", "budget")),
-            "+".join(row["outputs"]),
+            row["model"],
+            "-" if row["budget"] is None else str(row["budget"]),
+            row["runtime"],
+            row["precision"],
+            next(name for name, outputs in OUTPUTS.items() if list(outputs) == row["outputs"]),
             str(row["threads"]),
             str(row["batch"]),
             *(f"{row[key]:.2f}" for key in ("p50_ms", "p95_ms", "network_p50_ms", "geometry_p50_ms")),
@@ -154,6 +164,7 @@ def register(app: typer.Typer) -> None:
         runtime: Annotated[
             list[str] | None, typer.Option(help="torch, onnxruntime, openvino, gemm; default: all that are installed")
         ] = None,
+        precision: Annotated[list[str] | None, typer.Option(help="fp32, bf16, int8; default: all")] = None,
         outputs: Annotated[list[str] | None, typer.Option(help="features, classes, parts; default: features")] = None,
         threads: Annotated[list[int] | None, typer.Option(min=1, help="threads; repeat it. Default: 1")] = None,
         batch: Annotated[list[int] | None, typer.Option(min=1, help="clouds at once; default: 1 and 16")] = None,
@@ -168,8 +179,8 @@ def register(app: typer.Typer) -> None:
         Each configuration runs in a process of its own; all take turns, so that what disturbs the machine disturbs
         them alike. Times are those of a whole batch from points to outputs; network and geometry (sampling, neighbours)
         are also given apart. `torch, as published` is the eager network with 1x1 convolutions, `torch` its rewritten
-        form, `gemm` the same matrix products in plain float32 and nothing else: the floor. int8 graphs that are not
-        there are made for the measurement where torch is installed. Times depend on what else the machine does.
+        form, `gemm` the same matrix products in float32 onnxruntime and nothing else: the floor. int8 graphs that are
+        missing are made for the measurement where torch is installed. Times depend on what else the machine does.
 
         Example: foundry bench --model teacher-small --model foundry-edge --threads 1 --json bench.json --plot bench.png
         """
@@ -182,7 +193,7 @@ def register(app: typer.Typer) -> None:
             require_writable(path, option)
         if plot is not None and plot.suffix != ".png":
             raise InputError(f"{plot}: pictures are written as .png; give --plot a name that ends so")
-        forms = _forms(runtime or [])
+        forms = _forms(runtime or [], precision or [])
         models = model or ([] if architecture else [card.name for card in list_models()])
         with tempfile.TemporaryDirectory() as folder:
             directories = _directories(models, architecture or [], Path(folder), forms)
@@ -196,7 +207,8 @@ def register(app: typer.Typer) -> None:
             error_console.print(f"not measured: {line}", soft_wrap=True)
         if not rows:
             raise InputError("nothing could be measured; see the lines above")
-        console.print(_table(rows))
+        wide = Console(width=max(console.width, WIDTH), markup=False, emoji=False)  # in a file too
+        wide.print(_table(rows))
         if json_file is not None:
             write_json(json_file, rows)
         if plot is not None:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from foundry_core import geometry
 from foundry_core.card import GRAPH_FILE, ModelCard
+from foundry_core.errors import InputError
 from foundry_core.export.rewrite import for_inference
+from foundry_core.export.rewrite_student import BASELINES
 from foundry_core.models.heads import Perception
 from foundry_core.runtime.session import INPUTS, OUTPUTS
 from foundry_core.training.sightings import shape_sighting
@@ -71,6 +73,9 @@ def output_names(card: ModelCard) -> list[str]:
 
 def convert(network: Perception, card: ModelCard) -> onnx.ModelProto:
     """The ONNX graph of a network; a student's has the scalar input ``budget`` and serves every budget of the card."""
+    supertokens = card.architecture.supertokens
+    if supertokens is not None and supertokens.assignment in BASELINES:
+        raise InputError(f"{card.name}: assignment {supertokens.assignment} is a baseline for tables and has no graph")
     outputs = output_names(card)
     examples = {name: torch.from_numpy(value) for name, value in example_inputs(card, 3).items()}
     arguments = dict(zip(("centers", "neighborhoods", "points", "index", "weight"), examples.values()))

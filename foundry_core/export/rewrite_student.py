@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from foundry_core.export.rewrite_transformer import FusedEncoder, FusedTokenizer, after_norm, constant, linear
 from foundry_core.models.student import Student
-from foundry_core.models.supertokens import SupertokenAssignment, Upsampling
+from foundry_core.models.supertokens import LEARNED, SupertokenAssignment, Upsampling
+
+#: assignments that are computed by an algorithm rather than by a network: no graph can hold them
+BASELINES = ("kmeans", "tome")
 
 
 def balanced(logits: Tensor, iterations: int) -> Tensor:
@@ -37,40 +40,47 @@ class FusedAssignment(nn.Module):
         super().__init__()
         self.config = assignment.config
         with torch.no_grad():
-            if self.config.assignment != "fps":
+            if self.config.assignment in LEARNED:
                 weight, bias = after_norm(assignment.key, assignment.key_norm)
                 queries = assignment.queries * assignment.key.in_features**-0.5
                 self.logits = linear(queries @ weight, queries @ bias)  # (S, d)
             self.value = constant(assignment.value.weight.T)
             self.value_bias = constant(assignment.value.bias)
         self.supertokens = constant(assignment.supertokens)
+        self.baseline = assignment if self.config.assignment in BASELINES else None
 
-    def _assign(self, normed: Tensor, centers: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    def _assign(self, embedded: Tensor, normed: Tensor, centers: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
         """One-hot assignment [B,G,s], and the soft one up to a factor per row."""
         b, g, _ = centers.shape
+        if self.baseline is not None:
+            hard = self.baseline.assign(embedded.view(b, g, -1), centers, slots.shape[0]).hard
+            return hard, hard
         if self.config.assignment == "fps":
             offset = centers[:, :, None] - centers.index_select(1, slots)[:, None]  # (B, G, s, 3)
-            soft = torch.softmax(-offset.square().sum(dim=3).sqrt(), dim=2)
+            logits = -offset.square().sum(dim=3).sqrt()
+            hard = (logits.argmax(dim=2, keepdim=True) == slots).to(logits.dtype)
+            return hard, hard
+        logits = self.logits(normed).view(b, g, -1).index_select(2, slots)  # (B, G, s)
+        if self.config.assignment == "sinkhorn":
+            logits = soft = balanced(logits, self.config.sinkhorn_iterations)
         else:
-            logits = self.logits(normed).view(b, g, -1).index_select(2, slots)  # (B, G, s)
-            if self.config.assignment == "sinkhorn":
-                soft = balanced(logits, self.config.sinkhorn_iterations)
-            else:
-                soft = torch.softmax(logits, dim=2)
-        return (soft.argmax(dim=2, keepdim=True) == slots).to(soft.dtype), soft
+            soft = torch.softmax(logits, dim=2)
+        return (logits.argmax(dim=2, keepdim=True) == slots).to(soft.dtype), soft
 
-    def forward(self, tokens: Tensor, normed: Tensor, centers: Tensor, slots: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, tokens: Tensor, embedded: Tensor, normed: Tensor, centers: Tensor, slots: Tensor
+    ) -> tuple[Tensor, ...]:
         """Merge.
 
         Args:
-            tokens: [B*G,d]; normed: [B*G,d], tokens plus positions, normalised; centers: [B,G,3].
+            tokens: [B*G,d]; embedded: tokens plus positions; normed: these, normalised; centers: [B,G,3].
             slots: int64 [s], the supertokens in use.
 
         Returns:
             supertokens [B,s,d], their centres [B,s,3], the one-hot assignment and the A of A S, both [B,G,s].
         """
         b, g, _ = centers.shape
-        hard, soft = self._assign(normed, centers, slots)
+        hard, soft = self._assign(embedded, normed, centers, slots)
         if "soft" in (self.config.merge, self.config.spread):
             soft = soft / soft.sum(dim=2, keepdim=True)
         weight, least = (hard, 1.0) if self.config.merge == "hard" else (soft, 1e-6)
@@ -164,7 +174,7 @@ class FusedStudent(nn.Module):
         tokens = self.tokenizer(neighborhoods)  # (B*G, d)
         at = tokens + self.position(centers.reshape(b * g, 3))
         normed = F.layer_norm(at, at.shape[-1:])
-        merged, merged_centers, assignment, spread = self.assignment(tokens, normed, centers, slots)
+        merged, merged_centers, assignment, spread = self.assignment(tokens, at, normed, centers, slots)
         supertokens = self.encoder(merged, self.position(merged_centers), b)  # (B, s, d)
         rebuilt = self.upsampling(tokens, normed, supertokens, spread)
         return {

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Spec:
     Attributes:
         model: its name in the results; directory: where it lies.
         runtime: onnxruntime or openvino; ``torch`` (our rewritten form, eager) or ``torch, as published`` (eager);
-            ``gemm``: nothing but its matrix products, as float32 numpy.
+            ``gemm``: nothing but its matrix products, in float32.
         budget: supertokens; None for a teacher.
         outputs: of the graph, for example ("tokens",).
     """
@@ -73,28 +74,10 @@ def group(card, batch: list[np.ndarray], parts: bool) -> dict[str, np.ndarray]:
     return {name: made[name] for name in ("centers", "neighborhoods", *names)}
 
 
-def _gemm(spec: Spec, card) -> Run:
-    from foundry_core.runtime.macs import products
-
-    rng = np.random.default_rng(0)
-    work = []
-    for item in products(card, spec.budget, spec.outputs):
-        rows, count = (item.rows * spec.batch, item.count) if item.weight else (item.rows, item.count * spec.batch)
-        left = rng.normal(size=(count, rows, item.inner)).astype(np.float32)
-        right = rng.normal(size=(count, item.inner, item.columns)).astype(np.float32)
-        work += [(a, b, np.empty((rows, item.columns), np.float32)) for a, b in zip(left, right, strict=True)]
-
-    def run(_inputs: Mapping[str, np.ndarray]) -> None:
-        for left, right, out in work:
-            np.matmul(left, right, out=out)
-
-    return run
-
-
 def open_subject(spec: Spec, card) -> Run:
     """The function that is timed."""
     if spec.runtime == "gemm":
-        return _gemm(spec, card)
+        return importlib.import_module("foundry_core.export.bench_gemm").open_products(spec, card)
     if spec.runtime.startswith("torch"):
         return importlib.import_module("foundry_core.export.bench_torch").open_eager(spec)
     from foundry_core.runtime.session import open_session
@@ -118,6 +101,15 @@ def measure(run: Run, card, spec: Spec, batch: list[np.ndarray], repeats: int) -
     return rows
 
 
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process; getrusage would also count that of the process that started it."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM:")).split()[1]) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def main(text: str) -> None:
     from foundry_core import geometry
     from foundry_core.card import load_card
@@ -133,8 +125,7 @@ def main(text: str) -> None:
     print(json.dumps({"load_s": load}), flush=True)
     for line in sys.stdin:
         rows = measure(run, card, spec, batch, int(line))
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({**rows, "rss_mb": rss}), flush=True)
+        print(json.dumps({**rows, "rss_mb": peak_memory_mb()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
         yield from _blocks(g, encoder)
         return
     s, heads, size = budget, encoder.heads, d // encoder.heads
-    if architecture.supertokens.assignment != "fps":
+    if architecture.supertokens.assignment in ("sinkhorn", "gumbel"):
         yield Product(g, d, architecture.supertokens.count)
     if architecture.supertokens.assignment == "sinkhorn":
         rounds = architecture.supertokens.sinkhorn_iterations - 1

@@ -16,7 +16,7 @@ from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.export import write  # noqa: E402
 from foundry_core.export.graph import example_inputs, perceive  # noqa: E402
 from foundry_core.export.rewrite import for_inference  # noqa: E402
-from foundry_core.export.rewrite_student import balanced  # noqa: E402
+from foundry_core.export.rewrite_student import BASELINES, balanced  # noqa: E402
 from foundry_core.export.rewrite_transformer import FusedTokenizer  # noqa: E402
 from foundry_core.export.write import export_graph, export_model  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
@@ -92,6 +92,8 @@ def test_balancing_by_scaling_equals_the_log_domain(scale):
         None,
         *({"upsampling": mode, "assignment": kind} for mode in MODES for kind in ("sinkhorn", "gumbel")),
         {"assignment": "fps", "spread": "soft", "mlp_ratio": 2.0},
+        {"assignment": "kmeans"},
+        {"assignment": "tome"},
         {"merge": "soft", "upsampling": "none"},
         {"merge": "soft", "spread": "soft", "alone": True},
     ],
@@ -107,7 +109,7 @@ def test_the_rewritten_network_equals_the_training_graph(options):
             expected, found = perceive(network, inputs, budget), perceive(fused, inputs, budget)
         for name, value in expected.items():
             assert (found[name] - value).abs().max() <= 1e-5 * max(1.0, float(value.abs().max())), (budget, name)
-    if architecture.supertokens:
+    if architecture.supertokens and architecture.supertokens.assignment not in BASELINES:
         with torch.no_grad():
             counted = perceive(fused, inputs, torch.arange(3))
         assert torch.allclose(counted["tokens"], perceive(fused, inputs, 3)["tokens"], atol=1e-6)
@@ -149,6 +151,13 @@ def test_the_exported_graph_equals_torch_at_any_batch_size_and_budget(student):
         for name, value in zip(names, session.run(names, {**inputs, "budget": np.array(budget)})):
             assert value.shape == expected[name].shape
             assert np.abs(value - expected[name].numpy()).max() < 1e-4, (name, budget)
+
+
+def test_a_baseline_has_no_graph(tmp_path):
+    architecture = tiny_student(assignment="tome")
+    save_model(tmp_path, shaken(architecture), card(architecture))
+    with pytest.raises(InputError, match="assignment tome is a baseline for tables and has no graph"):
+        export_graph(tmp_path)
 
 
 def test_the_file_says_all_that_is_needed(student):
