@@ -36,7 +36,7 @@ def _size(what: str, released: str) -> typer.models.OptionInfo:
 def write_model(out: Path, done: Conversion) -> ModelCard:
     """Weights, card and graph; the finished directory appears at once, made beside ``out`` and then renamed."""
     from foundry_core.card import load_card
-    from foundry_core.export.graph import export_graph
+    from foundry_core.export.write import export_graph
     from foundry_core.models.registry import save_model
 
     parent = out.absolute().parent

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import torch
 import yaml
@@ -87,18 +87,18 @@ class _StepwiseInterrupt:
 
 
 @contextmanager
-def _sole_use(directory: Path) -> Iterator[None]:
-    """Inside, no other process trains in the folder; the lock ends with this process, however it ends.
+def _sole_log(directory: Path) -> Iterator[TextIO]:
+    """The folder's log, to append to. Inside, no other process trains there; the lock ends with this process.
 
     Raises:
         InputError: another process holds the folder.
     """
-    with open(directory / ".lock", "wb") as file:
+    with open(directory / LOG, "a", encoding="utf-8") as log:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a record lock: data workers do not inherit it
+            fcntl.lockf(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a record lock: data workers do not inherit it
         except OSError:
             raise InputError(f"{directory}: another process trains in this folder; wait for it or stop it") from None
-        yield
+        yield log
 
 
 class Run:
@@ -191,18 +191,17 @@ class Run:
         Returns:
             mean of the logged scalars over the last stretch of the run.
         """
-        with _sole_use(self.directory):
+        with _sole_log(self.directory) as log:
             self.resume()
-            return self._train(batches, title)
+            return self._train(batches, title, log)
 
-    def _train(self, batches: Callable[[int], Iterator[Any]], title: str) -> dict[str, float]:
+    def _train(self, batches: Callable[[int], Iterator[Any]], title: str, log: TextIO) -> dict[str, float]:
         sums: dict[str, float] = {}
         recent: dict[str, float] = {}
         counted, last_save, started = 0, time.monotonic(), time.monotonic() - self.elapsed
         self.task.module.train()
         with (
             _StepwiseInterrupt(self.save) as whole_step,
-            open(self.directory / LOG, "a", encoding="utf-8") as log,
             Live(refresh_per_second=1) as live,
         ):
             stream = batches(self.step)

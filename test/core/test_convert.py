@@ -123,12 +123,12 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(foundry, tmp_path):
 
 
 def test_a_failing_export_leaves_nothing_behind(foundry, tmp_path, monkeypatch):
-    import foundry_core.export.graph as graph
+    import foundry_core.export.write as write
 
     def fail(directory):
         raise InputError(f"{directory}: no")
 
-    monkeypatch.setattr(graph, "export_graph", fail)
+    monkeypatch.setattr(write, "export_graph", fail)
     file = save(tmp_path / "c.pth", small(POINT2VEC))
     assert foundry("convert", file, "--arch", "point2vec", "--out", tmp_path / "m")[0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["c.pth"]

@@ -19,18 +19,18 @@ from foundry_core.records import (
 )
 
 
-def found(index, class_id: int, center=(1.0, 2.0, 3.0)) -> SimpleNamespace:
+def found(index, class_id: int, center=(1.0, 2.0, 3.0), track_id: int = -1) -> SimpleNamespace:
     index = np.asarray(index)
     segment = SimpleNamespace(index=index, center=np.array(center), size=np.array([4.0, 5.0, 6.0]), yaw=0.5)
     prediction = SimpleNamespace(
         class_id=class_id, probability=0.75, part_ids=index % 3, part_probability=np.full(len(index), 0.25)
     )
-    return SimpleNamespace(segment=segment, prediction=prediction)
+    return SimpleNamespace(segment=segment, prediction=prediction, track_id=track_id)
 
 
 def test_objects_become_rows():
-    row = object_records([found([0], 7)])[0]
-    assert row.item() == (1, 2, 3, 4, 5, 6, 0.5, 7, 0.75, -1)
+    row = object_records([found([0], 7, track_id=12)])[0]
+    assert row.item() == (1, 2, 3, 4, 5, 6, 0.5, 7, 0.75, 12)
     assert len(object_records([])) == 0
 
 

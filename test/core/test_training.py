@@ -83,7 +83,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     config = parse(PretrainConfig, PRETRAIN, "test")
     hold = "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.lockf(f, 2); print(1, flush=True); input()"
     (tmp_path / "run").mkdir()
-    command = [sys.executable, "-c", hold, str(tmp_path / "run" / ".lock")]
+    command = [sys.executable, "-c", hold, str(tmp_path / "run" / "log.jsonl")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"1\n"
         with pytest.raises(InputError, match="another process trains in this folder"):
