@@ -18,3 +18,20 @@ def tiny_model(tmp_path_factory) -> Path:
     from tiny_model import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def foundry(capsys):
+    """Run the command; gives exit code, stdout, stderr."""
+
+    from foundry_core.cli.main import main
+
+    def run(*arguments):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            code = end.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -14,7 +14,6 @@ from tiny_model import BUDGETS, PARTS, PREPROCESSING, WIDTH, write_tiny_model
 
 from foundry_core import geometry
 from foundry_core.card import list_models
-from foundry_core.cli.main import main
 from foundry_core.clouds import Cloud, write_ply
 from foundry_core.errors import InputError
 from foundry_core.files import write_atomically
@@ -42,21 +41,6 @@ def pole(tmp_path):
     points[[3, 40], [0, 2]] = np.nan
     np.save(tmp_path / "pole.npy", points)
     return tmp_path / "pole.npy"
-
-
-@pytest.fixture
-def foundry(capsys):
-    """Run the command; gives exit code, stdout, stderr."""
-
-    def run(*arguments):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def refused(result, *words):

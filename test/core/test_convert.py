@@ -25,7 +25,6 @@ from original_checkpoints import (  # noqa: E402
 
 from foundry_core import geometry  # noqa: E402
 from foundry_core.card import load_card  # noqa: E402
-from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.registry import load_model  # noqa: E402
 
@@ -37,21 +36,6 @@ LAYOUTS = {
     POINT2VEC: "89bb8cb3bf80c13d97ab09e9715274a711d78cc225ee5ae9e6e0a3278062bed9",
     POINT_JEPA: "351b87cc481266b1afa4c665ee9ff33c43aa535e875ccb01bc019abf92893564",
 }
-
-
-@pytest.fixture
-def foundry(capsys):
-    """Run the command; gives exit code, stdout, stderr."""
-
-    def run(*arguments):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.parametrize("arch", KEYS)
