@@ -152,6 +152,7 @@ def register(app: typer.Typer) -> None:
         data_root: DataRoot = Path(),
         cache: Cache = Path("runs/cache"),
         steps: Annotated[int | None, typer.Option(min=1, help="steps of every student; default: the config's")] = None,
+        seeds: Annotated[int, typer.Option(min=1, help="trainings of every student, each with a seed of its own")] = 1,
         out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ablations"),
     ) -> None:
         """Distil students that differ in one choice each, with the same clouds and steps.
@@ -163,9 +164,9 @@ def register(app: typer.Typer) -> None:
         """
         require_torch("ablate")
         from foundry_core.training.ablation import ablate as run
-        from foundry_core.training.ablation import students
+        from foundry_core.training.ablation import students, with_seeds
 
         files = [file.model_dump(mode="json") for file in shape_files(data, data_root)]
         configs = students(config, {"data": {"files": files}} if files else None, steps)
-        for directory in run(configs, out, str(config), cache):
+        for directory in run(with_seeds(configs, seeds), out, str(config), cache):
             console.print(str(directory))

@@ -53,6 +53,20 @@ def students(path: Path, data: dict[str, Any] | None = None, steps: int | None =
     return made
 
 
+def with_seeds(configs: dict[str, DistillConfig], seeds: int) -> dict[str, DistillConfig]:
+    """Every row once for each of the training seeds 0, 1, ..., seed by seed; a second one of ``row`` is ``row-seed1``.
+
+    A seed draws the weights and the order of the clouds; the clouds stay the same.
+    """
+    made = {}
+    for seed in range(seeds):
+        for name, config in configs.items():
+            own = f"{name}-seed{seed}" if seed else name
+            loop = config.loop.model_copy(update={"seed": config.loop.seed + seed})
+            made[own] = config.model_copy(update={"name": own, "loop": loop})
+    return made
+
+
 def ablate(configs: dict[str, DistillConfig], out: Path, source: str, cache: Path) -> list[Path]:
     """Train what is not there yet, each student in ``out/<name>``; the model directories, in order.
 

@@ -21,7 +21,9 @@ class LoopConfig(Settings):
     weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the run in which the learning rate rises")
     clip: float = Field(5.0, gt=0, description="largest gradient norm")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16: matrix products in bfloat16 (autocast)")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="bf16: matrix products in bfloat16 (autocast); auto: where the CPU has instructions for it"
+    )
     seed: int = 0
     threads: int = Field(1, ge=1, description="threads of the training process")
     workers: int = Field(1, ge=0, description="data processes beside it; 0 makes the data in the training process")
@@ -45,7 +47,12 @@ class LossWeights(Settings):
     """What a distillation minimises: SmoothL1 distances to the frozen teacher and one constraint, each weighted."""
 
     features: float = Field(1.0, gt=0, description="rebuilt token features against the teacher's")
-    pooled: float = Field(0.0, ge=0, description="mean and maximum over the rebuilt features against the teacher's")
+    pooled: float = Field(
+        0.0,
+        ge=0,
+        description="mean and maximum over the rebuilt features against the teacher's, each dimension in deviations of "
+        "the teacher's over clouds: what a head on pooled features reads",
+    )
     supertokens: float = Field(
         0.0, ge=0, description="a linear map of pooled supertokens against the teacher's pooled features"
     )
@@ -60,6 +67,10 @@ class DistillConfig(Settings):
     name: str
     description: str = ""
     teacher: str = Field(description="name or path of the teacher")
+    start: str | None = Field(
+        None,
+        description="name or path of a student of this architecture to go on from; null: the teacher's blocks",
+    )
     architecture: Architecture
     data: StreamConfig = StreamConfig()
     loop: LoopConfig = LoopConfig()

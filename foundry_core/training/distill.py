@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, find_model, sha256
+from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, Training, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.models.heads import Perception, pool
@@ -41,18 +41,22 @@ class Distillation:
     teacher's own, computed once for both, and only what replaces the teacher's blocks is learned.
     """
 
-    def __init__(self, config: DistillConfig, teacher: nn.Module, student: Student):
+    def __init__(self, config: DistillConfig, teacher: nn.Module, student: Student, start: nn.Module | None = None):
         self.config = config
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = student
         copied = student.initialize_from_teacher(teacher)
+        if start is not None:
+            student.load_state_dict(start.state_dict())
         self.shared_tokenizer = config.freeze_tokenizer and "tokenizer" in copied
         if self.shared_tokenizer:
             student.tokenizer.requires_grad_(False)
         encoder, out = student.architecture.encoder, student.architecture.token_width
         # reads the teacher's pooled features off pooled supertokens; a loss only, no part of the model
         reader = nn.Linear(2 * encoder.width, 2 * out) if config.losses.supertokens else nn.Identity()
-        self.module = nn.ModuleDict({"student": student, "reader": reader})
+        # running deviation over clouds of the teacher's pooled features; a scale for a loss, no part of the model
+        scale = nn.BatchNorm1d(2 * out, affine=False, momentum=0.01)
+        self.module = nn.ModuleDict({"student": student, "reader": reader, "scale": scale})
 
     def losses(self, batch, progress):
         centers, neighborhoods = batch[:2]
@@ -67,7 +71,9 @@ class Distillation:
             first + (last - first) * progress,
             tokens=tokens if self.shared_tokenizer else None,
         )
-        parts = [self._losses_at(each, target) for each in encoded]
+        pooled = pool(target)
+        deviation = self._deviation(pooled)
+        parts = [self._losses_at(each, target, pooled, deviation) for each in encoded]
         losses = {name: torch.stack([part[0][name] for part in parts]).mean() for name in parts[0][0]}
         if self.config.losses.tokenizer and not self.shared_tokenizer:
             losses["tokenizer"] = smooth_l1(encoded[0].tokens, tokens)
@@ -80,15 +86,27 @@ class Distillation:
         tokens = self.teacher.tokenizer(neighborhoods)
         return tokens, self.teacher.encoder(tokens, self.teacher.position(centers)).float()
 
-    def _losses_at(self, encoded: Encoded, target: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    @torch.no_grad()
+    def _deviation(self, pooled: Tensor) -> Tensor:
+        """Deviation over clouds of the teacher's pooled features [B,2d], of this batch and those before: [2d]."""
+        scale = self.module["scale"]
+        if scale.num_batches_tracked == 0:
+            scale.running_var.copy_(pooled.float().var(dim=0))
+        scale(pooled.float())  # takes this batch in
+        return (scale.running_var + scale.eps).sqrt()
+
+    def _losses_at(
+        self, encoded: Encoded, target: Tensor, pooled: Tensor, deviation: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses by the name of their weight, and statistics, at one budget."""
         weights = self.config.losses
         rebuilt = self.student.rebuild(encoded).float()
         losses = {"features": smooth_l1(rebuilt, target)}
         if weights.pooled:
-            losses["pooled"] = smooth_l1(pool(rebuilt), pool(target))
+            losses["pooled"] = smooth_l1(pool(rebuilt) / deviation, pooled / deviation)
         if weights.supertokens:
-            losses["supertokens"] = smooth_l1(self.module["reader"](pool(encoded.supertokens)), pool(target))
+            read = self.module["reader"](pool(encoded.supertokens))
+            losses["supertokens"] = smooth_l1(read / deviation, pooled / deviation)
         if weights.usage:
             several = encoded.assignment.soft.shape[-1] > 1
             losses["usage"] = usage_shortfall(encoded.assignment.soft) if several else rebuilt.new_zeros(())
@@ -131,6 +149,21 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
     return architecture
 
 
+def _start(
+    config: DistillConfig, architecture: Architecture, teacher: ModelCard, source: str
+) -> tuple[nn.Module | None, list[Training]]:
+    """The student to go on from, if any, and the trainings behind it or behind the teacher."""
+    if config.start is None:
+        return None, teacher.training
+    model, card = load_model(config.start)
+    if card.architecture != architecture:
+        raise InputError(f"{source}: start: {config.start} is of another architecture; correct one of them")
+    if card.training[: len(teacher.training)] != teacher.training:
+        raise InputError(f"{source}: start: {config.start} is no student of {teacher.name}; name one that is")
+    after = card.training[len(teacher.training) :]
+    return model.backbone, [*teacher.training, *(record for record in after if record.parent)]  # not those of its heads
+
+
 def distill(
     config: DistillConfig,
     out: Path,
@@ -148,7 +181,8 @@ def distill(
     size = teacher_card.preprocessing
     torch.manual_seed(config.loop.seed)
     torch.set_num_threads(config.loop.threads)
-    task = Distillation(config, teacher.backbone, Student(architecture))
+    start, history = _start(config, architecture, teacher_card, source)
+    task = Distillation(config, teacher.backbone, Student(architecture), start)
     # the stream's seed is not the run's: students that are compared see the same clouds
     stream = ShapeStream(config.data, size.points, config.stream_seed)
     run = Run(out, task, config.loop, config, minutes)
@@ -170,7 +204,7 @@ def distill(
         budgets=sorted(config.budgets) or [architecture.supertokens.count],
         default_budget=config.default_budget,
         training=[
-            *teacher_card.training,
+            *history,
             run.record(
                 "foundation model distillation: SmoothL1 on token features",
                 stream.provenance(),

@@ -25,6 +25,7 @@ from foundry_core.errors import InputError
 from foundry_core.files import replacing, write_atomically
 from foundry_core.schema import Settings
 from foundry_core.training.config import LoopConfig
+from foundry_core.training.precision import mixed_precision
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.jsonl"
@@ -232,7 +233,7 @@ class Run:
         """One step of the optimiser; the scalars of the batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+        with mixed_precision(self.config.precision):
             losses = self.task.losses(batch, self.progress())
         if not torch.isfinite(losses["loss"]):
             raise InputError(f"{title}: the loss is not finite at step {self.step}; lower loop.learning_rate")

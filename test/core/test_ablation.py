@@ -13,7 +13,7 @@ from test_models import TINY, card  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.schema import load_settings  # noqa: E402
-from foundry_core.training.ablation import ablate, merged, students  # noqa: E402
+from foundry_core.training.ablation import ablate, merged, students, with_seeds  # noqa: E402
 from foundry_core.training.config import DistillConfig  # noqa: E402
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config/train/ablations").glob("*.yaml"))
@@ -73,3 +73,11 @@ def test_shipped_ablations_hold_their_base_unchanged_as_one_row(path):
     same = {"name", "loop"}
     assert any(row.model_dump(exclude=same) == base.model_dump(exclude=same) for row in rows.values())
     assert len({row.loop.steps for row in rows.values()}) == 1
+
+
+def test_seeds_repeat_every_row_with_weights_of_its_own_on_the_same_clouds(tmp_path):
+    rows = with_seeds(students(write(tmp_path, {"a": {}, "b": {}})), 2)
+    assert list(rows) == ["a", "b", "a-seed1", "b-seed1"]
+    assert [row.loop.seed for row in rows.values()] == [0, 0, 1, 1]
+    assert all(row.name == name for name, row in rows.items())
+    assert len({row.stream_seed for row in rows.values()}) == 1

@@ -21,6 +21,7 @@ from foundry_core.models.registry import load_model  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
 from foundry_core.training.distill import distill, r_squared  # noqa: E402
+from foundry_core.training.precision import fast_bfloat16, mixed_precision  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,3 +180,34 @@ def test_shipped_configurations_parse(path):
 def test_bad_configurations_name_the_key(change, message):
     with pytest.raises(InputError, match=message):
         parse(PretrainConfig, {**PRETRAIN, **change}, "config.yaml")
+
+
+def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
+    values = {
+        "name": "student",
+        "teacher": str(tmp_path / "teacher" / "tiny"),
+        "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
+        "losses": {"pooled": 1.0},
+        "loop": {**LOOP, "steps": 200, "batch": 8},
+    }
+    first = distill(parse(DistillConfig, values, "test"), tmp_path / "first")
+    again = {**values, "start": str(tmp_path / "first" / "student"), "loop": {**LOOP, "steps": 50, "batch": 8}}
+    second = distill(parse(DistillConfig, again, "test"), tmp_path / "second")
+    rows = [json.loads((tmp_path / run / "log.jsonl").read_text().splitlines()[0]) for run in ("first", "second")]
+    assert rows[1]["features"] < rows[0]["features"]  # it does not begin anew
+    assert second.training[:-1] == first.training and second.training[-1].parent == "tiny"
+    other = {**again, "architecture": {**ARCHITECTURE, "supertokens": {"count": 2}}}
+    with pytest.raises(InputError, match="another architecture"):
+        distill(parse(DistillConfig, other, "test"), tmp_path / "other")
+    with pytest.raises(InputError, match="no student of tiny"):
+        copy = tmp_path / "copy"
+        pretrain(parse(PretrainConfig, {**PRETRAIN, "loop": {**LOOP, "steps": 2}}, "test"), copy)
+        distill(parse(DistillConfig, {**again, "teacher": str(copy / "tiny")}, "test"), tmp_path / "stranger")
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", False), ("bf16", True), ("auto", fast_bfloat16())])
+def test_mixed_precision_follows_the_wish_and_the_processor(precision, expected):
+    with mixed_precision(precision):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert (product.dtype == torch.bfloat16) is expected

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mixed precision where it pays: without instructions for it, bfloat16 on a CPU is many times slower than float32."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import torch
+
+
+@cache
+def fast_bfloat16() -> bool:
+    """Whether this CPU multiplies matrices in bfloat16 by instructions of its own."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def mixed_precision(precision: Literal["auto", "fp32", "bf16"] = "auto") -> torch.autocast:
+    """Context in which matrix products run in bfloat16, or in float32 as they are."""
+    enabled = precision == "bf16" or (precision == "auto" and fast_bfloat16())
+    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
