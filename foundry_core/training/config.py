@@ -46,7 +46,7 @@ class PretrainConfig(Settings):
 class LossWeights(Settings):
     """What a distillation minimises: SmoothL1 distances to the frozen teacher and one constraint, each weighted."""
 
-    features: float = Field(1.0, gt=0, description="rebuilt token features against the teacher's")
+    features: float = Field(1.0, ge=0, description="rebuilt token features against the teacher's")
     pooled: float = Field(
         0.0,
         ge=0,
@@ -59,6 +59,7 @@ class LossWeights(Settings):
     alone: float = Field(0.0, ge=0, description="features from A S alone; also trains the supertokens")
     usage: float = Field(0.0, ge=0, description="shortfall of supertokens that are no token's first choice")
     tokenizer: float = Field(0.0, ge=0, description="the student's tokens against the teacher's tokenizer output")
+    logits: float = Field(0.0, ge=0, description="answers of a classifier of its own against the teacher's, for `task`")
 
 
 class DistillConfig(Settings):
@@ -75,6 +76,10 @@ class DistillConfig(Settings):
     data: StreamConfig = StreamConfig()
     loop: LoopConfig = LoopConfig()
     losses: LossWeights = LossWeights()
+    task: str | None = Field(
+        None,
+        description="labelled set among data.files, by name: the one task of a specialist, see losses.logits",
+    )
     budgets: list[int] = Field(
         [],
         description="nested supertoken counts; each step trains the largest and a random other; only the full count "

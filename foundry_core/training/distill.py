@@ -20,6 +20,7 @@ from foundry_core.training.cache import CachedFeatures, build_cache, cache_key
 from foundry_core.training.config import DistillConfig
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.loop import Run
+from foundry_core.training.specialist import answer_distance, task_file, teacher_classifier
 
 
 def r_squared(rebuilt: Tensor, target: Tensor) -> Tensor:
@@ -41,8 +42,16 @@ class Distillation:
     teacher's own, computed once for both, and only what replaces the teacher's blocks is learned.
     """
 
-    def __init__(self, config: DistillConfig, teacher: nn.Module, student: Student, start: nn.Module | None = None):
+    def __init__(
+        self,
+        config: DistillConfig,
+        teacher: nn.Module,
+        student: Student,
+        start: nn.Module | None = None,
+        classifier: nn.Linear | None = None,
+    ):
         self.config = config
+        self.classifier = classifier
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = student
         copied = student.initialize_from_teacher(teacher)
@@ -56,7 +65,8 @@ class Distillation:
         reader = nn.Linear(2 * encoder.width, 2 * out) if config.losses.supertokens else nn.Identity()
         # running deviation over clouds of the teacher's pooled features; a scale for a loss, no part of the model
         scale = nn.BatchNorm1d(2 * out, affine=False, momentum=0.01)
-        self.module = nn.ModuleDict({"student": student, "reader": reader, "scale": scale})
+        answers = nn.Linear(2 * out, classifier.out_features) if classifier else nn.Identity()
+        self.module = nn.ModuleDict({"student": student, "reader": reader, "scale": scale, "answers": answers})
 
     def losses(self, batch, progress):
         centers, neighborhoods = batch[:2]
@@ -102,6 +112,8 @@ class Distillation:
         weights = self.config.losses
         rebuilt = self.student.rebuild(encoded).float()
         losses = {"features": smooth_l1(rebuilt, target)}
+        if self.classifier is not None:
+            losses["logits"] = answer_distance(self.module["answers"](pool(rebuilt)), self.classifier(pooled))
         if weights.pooled:
             losses["pooled"] = smooth_l1(pool(rebuilt) / deviation, pooled / deviation)
         if weights.supertokens:
@@ -139,6 +151,10 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
         raise InputError(f"{source}: budgets: must lie within 1 and architecture.supertokens.count ({count})")
     if config.default_budget not in (None, *config.budgets):
         raise InputError(f"{source}: default_budget: {config.default_budget} is none of the budgets; correct it")
+    if bool(weights.logits) != (config.task is not None):
+        raise InputError(f"{source}: losses.logits: needs a task, and only with it")
+    if not any(weights.model_dump().values()):
+        raise InputError(f"{source}: losses: all are zero; give one of them a weight")
     if bool(weights.alone) != architecture.supertokens.alone:
         raise InputError(f"{source}: losses.alone: needs architecture.supertokens.alone, and only with it")
     width = teacher.architecture.token_width
@@ -182,7 +198,11 @@ def distill(
     torch.manual_seed(config.loop.seed)
     torch.set_num_threads(config.loop.threads)
     start, history = _start(config, architecture, teacher_card, source)
-    task = Distillation(config, teacher.backbone, Student(architecture), start)
+    classifier = None
+    if config.task is not None:
+        path = task_file(config.data.files, config.task, source).path
+        classifier = teacher_classifier(teacher.backbone.eval(), path, size)
+    task = Distillation(config, teacher.backbone, Student(architecture), start, classifier)
     # the stream's seed is not the run's: students that are compared see the same clouds
     stream = ShapeStream(config.data, size.points, config.stream_seed)
     run = Run(out, task, config.loop, config, minutes)
@@ -206,7 +226,9 @@ def distill(
         training=[
             *history,
             run.record(
-                "foundation model distillation: SmoothL1 on token features",
+                "foundation model distillation: SmoothL1 on token features"
+                if config.losses.features
+                else f"knowledge distillation for one task, {config.task}",
                 stream.provenance(),
                 source,
                 parent=teacher_card.name,
