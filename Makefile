@@ -50,6 +50,7 @@ rm -rf $(1); \
 "$$python" -m venv $(1); \
 $(1)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '$(2)' \
   || { echo "make: pip could not install $(2); see its message above, then run make again" >&2; exit 1; }; \
+echo "compiling the kernels"; $(1)/bin/python -m foundry_core.runtime.precompile; \
 echo "$$stamp" > $(1)/.stamp; \
 echo "$(1) is ready"
 endef

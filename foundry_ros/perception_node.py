@@ -26,6 +26,7 @@ from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
+from foundry_core.runtime.precompile import precompile
 from foundry_ros import detections, messages, parameters
 from foundry_ros.counters import NodeStatistics
 from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
@@ -91,6 +92,8 @@ class PerceptionNode(LifecycleNode):
     @_reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.settings = parameters.current(self, parameters.PerceptionParameters)
+        if precompile():
+            self.get_logger().info("the kernels were compiled for this machine, once")
         perceiver = Perceiver(self.settings.model, self.settings, self.settings.budget)
         perceiver.warm_up()
         pipeline = Pipeline(perceiver, self.settings.tracks, open_taught(perceiver, self.settings.teach_file))
