@@ -17,6 +17,13 @@ class Sensor(str, Enum):
     rgbd = "rgbd"
 
 
+class Raycaster(str, Enum):
+    """What casts the rays."""
+
+    numba = "numba"
+    open3d = "open3d"
+
+
 class Place(str, Enum):
     """Simulated scenes."""
 
@@ -35,6 +42,9 @@ def register(app: typer.Typer) -> None:
         seconds: Annotated[float, typer.Option(help="Length, at 10 frames a second.", min=0.1, max=600)] = 10.0,
         seed: Annotated[int, typer.Option(help="Seed of shapes, layout, motion and noise.", min=0)] = 0,
         beams: Annotated[int, typer.Option(help="Beams of the lidar: 16, 32 or 64.")] = 64,
+        raycaster: Annotated[
+            Raycaster, typer.Option(help="Our own, or Open3D's where its package is installed.")
+        ] = Raycaster.numba,
         force: Annotated[bool, typer.Option("--force", help="Replace a bag that is there.")] = False,
     ) -> None:
         """Write a simulated recording with exact ground truth.
@@ -48,6 +58,7 @@ def register(app: typer.Typer) -> None:
         from foundry_core.data.world.bag import write_world_bag
 
         config = parse_world(sensor.value, scene.value if scene else None, seconds, seed, beams)
+        config = config.model_copy(update={"raycaster": raycaster.value})
         with progress_bar("simulating") as advance:
             write_world_bag(out, config, force=force, progress=advance)
         console.print(f"{out}: {config.frames} frames of a {config.kind}, {config.sensor}, seed {config.seed}")

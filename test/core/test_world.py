@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -82,6 +83,28 @@ def test_rays_along_the_axes_meet_a_wall():
     hits = Caster([mesh]).cast(axes, np.eye(4), np.eye(3)[None], np.array([[5.0, 0.2, 0.1]]), 20.0)
     np.testing.assert_allclose(hits.distance, [5, 20, 20, 20])
     np.testing.assert_allclose(hits.cosine, [1, 0, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", list(CONFIGS))
+def test_open3d_casts_the_same_rays(kind):
+    pytest.importorskip("open3d", exc_type=ImportError)
+    config = CONFIGS[kind].model_copy(update={"raycaster": "open3d"})
+    ours, theirs = Simulator(CONFIGS[kind]), Simulator(config)
+    for number in (0, 2):  # moving objects stand elsewhere in the third frame
+        seconds = number / config.rate_hz
+        poses = [(np.eye(3), np.zeros(3))] + [ours.object_pose(moving, seconds) for moving in ours._moving]
+        arguments = (ours.sensor.directions, ours.scene.sensor_pose(seconds), *map(np.stack, zip(*poses)), 60.0)
+        a, b = ours._caster.cast(*arguments), theirs._caster.cast(*arguments)
+        same = (a.mesh == b.mesh) & (a.triangle == b.triangle)
+        assert same.mean() > 0.998 and (a.mesh >= 0).mean() > 0.3  # rays along an edge may go to either side
+        np.testing.assert_allclose(a.distance[same], b.distance[same], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(a.cosine[same], b.cosine[same], atol=1e-3)
+
+
+def test_open3d_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(InputError, match="raycaster open3d: cannot be imported"):
+        Simulator(CONFIGS["street"].model_copy(update={"raycaster": "open3d"}))
 
 
 @pytest.mark.parametrize("beams", [16, 32, 64])

@@ -25,6 +25,7 @@ class WorldConfig(Settings):
     beams: Literal[16, 32, 64] = Field(64, description="beams of the lidar")
     lidar: LidarConfig | None = Field(None, description="the lidar in full; replaces 'beams'")
     rgbd: RgbdConfig | None = Field(None, description="the depth camera in full")
+    raycaster: Literal["numba", "open3d"] = Field("numba", description="what casts the rays; open3d needs its package")
     speed: float = Field(4.0, ge=0, le=30, description="speed of the sensor along a street, m/s")
 
     @property

@@ -63,12 +63,19 @@ class Simulator:
         for number in self._moving:
             meshes.append(Mesh(objects[number].mesh.vertices, objects[number].mesh.triangles))
             tables.append(self._table(number))
-        self._caster = Caster(meshes)
+        self._caster = self._open_caster(meshes)
         self._base = np.cumsum([0] + [len(mesh.corners) for mesh in meshes[:-1]])
         owner, part, reflectivity = (np.concatenate(column) for column in zip(*tables, strict=True))
         self._owner, self._part = owner.astype(np.int32), part.astype(np.int16)
         self._reflectivity = reflectivity.astype(np.float32)
         self._class = np.array([placed.class_id for placed in objects] + [-1], np.int16)
+
+    def _open_caster(self, meshes: list[Mesh]):
+        if self.config.raycaster == "numba":
+            return Caster(meshes)
+        from foundry_core.data.world.raycast_open3d import Open3dCaster
+
+        return Open3dCaster(meshes)
 
     def _table(self, number: int):
         placed = self.scene.objects[number]
