@@ -100,7 +100,7 @@ def register(app: typer.Typer) -> None:
         for path in data:
             parts = Split.of(load_shapes(path), load_shapes(train) if train else None, validation)
             for name in model:
-                metrics, budget = run(name, parts, list(range(seed, seed + seeds)), kinds)
+                found = run(name, parts, list(range(seed, seed + seeds)), kinds)
                 rows.append(
                     {
                         "protocol": "probe",
@@ -109,13 +109,14 @@ def register(app: typer.Typer) -> None:
                         "train_shapes": len(parts.train),
                         "test_shapes": len(parts.test),
                         "model": name,
-                        "budget": budget,
+                        "budget": found.budget,
                         "seed": seed,
                         "seeds": seeds,
-                        "metrics": metrics,
+                        "metrics": found.metrics,
+                        "confusion": found.confusion,
                     }
                 )
-                table.add_row(path.stem, name, *(f"{m['mean']:.1f} ± {m['std']:.1f}" for m in metrics.values()))
+                table.add_row(path.stem, name, *(f"{m['mean']:.1f} ± {m['std']:.1f}" for m in found.metrics.values()))
         console.print(table)
         if json:
             write_json(json, rows)

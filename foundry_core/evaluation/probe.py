@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -97,22 +100,52 @@ def probe_accuracy(kind: str, train, train_label, test, test_label, seed: int) -
     return 100.0 * float(fit_probe(kind, train, train_label, seed).score(test, test_label))
 
 
-def probe(
-    model: str, split: Split, seeds: list[int], kinds: list[str]
-) -> tuple[dict[str, dict[str, float]], int | None]:
-    """Metrics {kind accuracy: {mean, std}} in percent over the seeds, and the budget.
+def count_answers(names: Sequence[str], label: np.ndarray, told: np.ndarray) -> dict[str, dict[str, int]]:
+    """A confusion matrix without its zeros: true class -> class told -> number, in the order of the class list."""
+
+    def name(index: int) -> str:
+        return names[index] if index < len(names) else str(index)
+
+    counts: dict[str, dict[str, int]] = {}
+    for (true, answer), number in sorted(Counter(zip(label.tolist(), told.tolist())).items()):
+        counts.setdefault(name(true), {})[name(answer)] = number
+    return counts
+
+
+class Probed(NamedTuple):
+    """What :func:`probe` found.
+
+    Attributes:
+        metrics: {"<kind>_accuracy_percent": {mean, std}} over the seeds.
+        budget: supertokens of the model, where it has any.
+        confusion: kind -> true class -> class told -> test shapes, summed over the seeds.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    budget: int | None
+    confusion: dict[str, dict[str, dict[str, int]]]
+
+
+def probe(model: str, split: Split, seeds: list[int], kinds: list[str]) -> Probed:
+    """Learn each kind of probe from the train part, once for each seed, and judge it on the test part.
 
     The seed draws the inner split and, for ``random:<model>``, the weights.
     """
-    values: dict[str, list[float]] = {kind: [] for kind in kinds}
+    told: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
     drawn = None
     for seed in seeds:
         if drawn is None or model.startswith(RANDOM):
             *drawn, budget = split_features(model, split.train.points, split.test.points, seed)
         for kind in kinds:
-            values[kind].append(probe_accuracy(kind, drawn[0], split.train.label, drawn[1], split.test.label, seed))
-    metrics = {
-        f"{kind}_accuracy_percent": {"mean": round(float(np.mean(v)), 2), "std": round(float(np.std(v)), 2)}
-        for kind, v in values.items()
-    }
-    return metrics, budget
+            told[kind].append(fit_probe(kind, drawn[0], split.train.label, seed).predict(drawn[1]))
+    label = split.test.label
+    metrics, confusion = {}, {}
+    for kind, answers in told.items():
+        reached = [100.0 * float((answer == label).mean()) for answer in answers]
+        metrics[f"{kind}_accuracy_percent"] = {
+            "mean": round(float(np.mean(reached)), 2),
+            "std": round(float(np.std(reached)), 2),
+        }
+        names = split.test.class_names
+        confusion[kind] = count_answers(names, np.tile(label, len(seeds)), np.concatenate(answers))
+    return Probed(metrics, budget, confusion)

@@ -83,14 +83,20 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(shapes_file
 
 def test_histograms_tell_solids_apart_and_cannot_read_noise(shapes_file):
     split = Split.of(load_shapes(shapes_file))
-    metrics, budget = probe("histogram", split, [0], ["linear", "rbf"])
+    metrics, budget, confusion = probe("histogram", split, [0], ["linear", "rbf"])
     assert budget is None
     assert metrics["linear_accuracy_percent"]["mean"] > 90 and metrics["rbf_accuracy_percent"]["mean"] > 90
+    for kind, matrix in confusion.items():
+        names = list(split.test.class_names)
+        assert [sum(row.values()) for row in matrix.values()] == np.bincount(split.test.label).tolist()
+        right = sum(row.get(name, 0) for name, row in matrix.items())
+        assert metrics[f"{kind}_accuracy_percent"]["mean"] == pytest.approx(100 * right / len(split.test), abs=0.01)
+        assert list(matrix) == names and {name for row in matrix.values() for name in row} <= set(names)
     rng = np.random.default_rng(0)
     data = load_shapes(shapes_file)
     shuffled = ShapeSet(name="noise", points=data.points, label=rng.permutation(data.label), split=data.split)
-    noise, _ = probe("histogram", Split.of(shuffled), [0, 1, 2], ["linear"])
-    assert noise["linear_accuracy_percent"]["mean"] < 65
+    noise = probe("histogram", Split.of(shuffled), [0, 1, 2], ["linear"])
+    assert noise.metrics["linear_accuracy_percent"]["mean"] < 65
 
 
 def test_histograms_do_not_depend_on_scale_or_position():
@@ -121,4 +127,5 @@ def test_the_command_writes_rows_of_one_schema(tmp_path, shapes_file, capsys):
     for row in rows:
         assert row["protocol"] == "probe" and row["data"] == "solids" and row["seeds"] == 2
         assert set(row["metrics"]["linear_accuracy_percent"]) == {"mean", "std"}
+        assert sum(sum(counts.values()) for counts in row["confusion"]["linear"].values()) == 2 * row["test_shapes"]
     assert rows[2]["metrics"]["linear_accuracy_percent"]["mean"] > 90
