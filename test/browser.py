@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +22,10 @@ _OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe",
 )  # fmt: skip
+#: the browser speaks the protocol on these descriptors
+_ON_3_AND_4 = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 class Browser:
@@ -34,15 +40,16 @@ class Browser:
         self._folder = tempfile.TemporaryDirectory(prefix="browser_", ignore_cleanup_errors=True)
         theirs, self._write = os.pipe()
         self._read, ours = os.pipe()
-
-        # the protocol is spoken on the descriptors 3 and 4, whatever else the shell hands on
-        command = ["/bin/sh", "-c", f'exec "$@" 3<&{theirs} 4>&{ours}', "sh", PROGRAM, *_OPTIONS]
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs, ours)]  # out of the way of 3 and 4
+        command = [sys.executable, "-c", _ON_3_AND_4, *map(str, ends), PROGRAM, *_OPTIONS]
         self._process = subprocess.Popen(
             [*command, f"--user-data-dir={self._folder.name}", "about:blank"],
-            pass_fds=(theirs, ours),
+            pass_fds=ends,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        for end in ends:
+            os.close(end)
         os.close(theirs)
         os.close(ours)
         self._numbers, self._rest = itertools.count(1), b""

@@ -15,7 +15,8 @@ CLOSE, NEAR = 1.0, 2.5
 
 def number(metric: str, value: float) -> str:
     """A figure with as many decimals as its kind needs."""
-    text = f"{value:.1f}" if metric.endswith("_percent") or abs(value) >= 10 else f"{value:.3f}"
+    coarse = metric.endswith(("_percent", "_used")) or abs(value) >= 10
+    text = f"{value:.1f}" if coarse else f"{value:.3f}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -127,7 +128,8 @@ def bench_table(rows: Sequence[BenchRow]) -> Html:
 def millions(count: float) -> str:
     """A number of parameters or operations."""
     value = count / 1e6
-    return f"{value:,.0f} M" if value >= 100 else f"{value:.1f} M" if value >= 1 else f"{count / 1e3:.0f} k"
+    text = f"{value:,.0f} M" if value >= 100 else f"{value:.1f} M" if value >= 1 else f"{count / 1e3:.0f} k"
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def replay_figures(replay: Replay) -> Html:
