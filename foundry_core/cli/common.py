@@ -52,3 +52,13 @@ def require_torch(command: str) -> None:
     """Raise the one line that says how to get torch, where it is missing."""
     if importlib.util.find_spec("torch") is None:
         raise InputError(f"foundry {command} needs torch: pip install 'foundry_ros[train]'")
+
+
+def prepare_torch(command: str, threads: int) -> None:
+    """Check that torch is there, and give it and the linear algebra so many threads."""
+    require_torch(command)
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from foundry_core.cli import segments, tracks
-from foundry_core.cli.common import console, require_torch, require_writable, write_json
+from foundry_core.cli.common import console, prepare_torch, require_writable, write_json
 from foundry_core.errors import InputError
 
 #: columns of the fidelity table: heading, metric, decimals
@@ -33,6 +33,9 @@ PARTS = ("test", "validation")
 
 Split = Annotated[str, typer.Option(help="test, or validation: a quarter of train; the test split stays unseen")]
 Json = Annotated[Path | None, typer.Option(help="write the rows to this file")]
+Shifts = Annotated[
+    list[str] | None, typer.Option(help="corruption, or corruption:severity (1-5), of the test clouds, too")
+]
 Threads = Annotated[int, typer.Option(min=1, help="threads of torch and of the linear algebra")]
 
 
@@ -40,12 +43,7 @@ def _prepare(split: str, threads: int) -> bool:
     """Check the part and set the threads; whether it is the validation part."""
     if split not in PARTS:
         raise InputError(f"--split {split}: unknown part; use {' or '.join(PARTS)}")
-    require_torch("evaluate")
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
+    prepare_torch("evaluate", threads)
     return split == "validation"
 
 
@@ -72,6 +70,8 @@ def register(app: typer.Typer) -> None:
         model: Annotated[list[str], typer.Option(help="model, baseline or `histogram`; may be repeated")],
         data: Annotated[list[Path], typer.Option(help="shape set .npz; may be repeated")],
         train: Annotated[Path | None, typer.Option(help="learn from this set instead of the train split")] = None,
+        budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
+        shift: Shifts = None,
         split: Split = "test",
         seed: Annotated[int, typer.Option(min=0, help="first seed")] = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds")] = 3,
@@ -81,42 +81,56 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Classify a shape set from frozen features: standardised logistic regression, or an RBF-SVM.
 
+        --shift: jitter, outliers, dropout-global, dropout-local, occlusion, density, rotation. The probe learns from
+        clean clouds and is tested on corrupted ones, the same for all models; `mean` is over the kinds of a severity.
+
         Example: foundry evaluate probe --model teacher-small --model random:teacher-small --data shapes.npz
         """
         require_writable(json, "--json")
         validation = _prepare(split, threads)
         from foundry_core.data.shapes import load_shapes
-        from foundry_core.evaluation.probe import GRIDS, Split
+        from foundry_core.evaluation.corruptions import parse_shifts
+        from foundry_core.evaluation.features import HISTOGRAM, progress_bar
+        from foundry_core.evaluation.probe import GRIDS, Split, SplitClouds
         from foundry_core.evaluation.probe import probe as run
+        from foundry_core.evaluation.subjects import subjects
 
         kinds = kind or ["linear"]
         for name in kinds:
             if name not in GRIDS:
                 raise InputError(f"--kind {name}: unknown probe; use {' or '.join(GRIDS)}")
+        shifts = parse_shifts(shift or ())
+        found = subjects(model, budget or (), seed, [HISTOGRAM])
         rows = []
         table = Table(title=f"probe accuracy in percent, {split} split, mean ± deviation over {seeds} seeds")
-        for column in ("data", "model", *kinds):
+        for column in ("data", "shift", "model", "s", *kinds):
             table.add_column(column)
         for path in data:
             parts = Split.of(load_shapes(path), load_shapes(train) if train else None, validation)
-            for name in model:
-                found = run(name, parts, list(range(seed, seed + seeds)), kinds)
-                rows.append(
-                    {
-                        "protocol": "probe",
-                        "data": path.stem,
-                        "split": split,
-                        "train_shapes": len(parts.train),
-                        "test_shapes": len(parts.test),
-                        "model": name,
-                        "budget": found.budget,
-                        "seed": seed,
-                        "seeds": seeds,
-                        "metrics": found.metrics,
-                        "confusion": found.confusion,
-                    }
-                )
-                table.add_row(path.stem, name, *(f"{m['mean']:.1f} ± {m['std']:.1f}" for m in found.metrics.values()))
+            clouds = SplitClouds(parts, shifts, seed)
+            for subject in found:
+                with progress_bar() as progress:
+                    reached = run(subject, clouds, range(seed, seed + seeds), kinds, progress)
+                for corruption, probed in reached.items():
+                    rows.append(
+                        {
+                            "protocol": "probe",
+                            "data": path.stem,
+                            "split": split,
+                            "shift": corruption[0] if corruption else None,
+                            "severity": corruption[1] if corruption else None,
+                            "train_shapes": len(parts.train),
+                            "test_shapes": len(parts.test),
+                            "model": subject.name,
+                            "budget": subject.budget,
+                            "seed": seed,
+                            "seeds": seeds,
+                            "metrics": probed.metrics,
+                            **({"confusion": probed.confusion} if probed.confusion else {}),
+                        }
+                    )
+                    cells = path.stem, " ".join(map(str, corruption or ())), subject.name, str(subject.budget or "")
+                    table.add_row(*cells, *(f"{m['mean']:.1f} ± {m['std']:.1f}" for m in probed.metrics.values()))
         console.print(table)
         if json:
             write_json(json, rows)
@@ -127,9 +141,7 @@ def register(app: typer.Typer) -> None:
         data: Annotated[list[Path], typer.Option(help="labelled shape set .npz; may be repeated")],
         teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: all of a card")] = None,
-        shift: Annotated[
-            list[str] | None, typer.Option(help="corruption, or corruption:severity (1-5), of the test clouds, too")
-        ] = None,
+        shift: Shifts = None,
         split: Split = "test",
         seed: Annotated[int, typer.Option(min=0, help="first seed")] = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds of probes and of the shuffle control")] = 3,
@@ -153,11 +165,11 @@ def register(app: typer.Typer) -> None:
         validation = _prepare(split, threads)
         from foundry_core.data.shapes import load_shapes
         from foundry_core.evaluation import fidelity as judging
-        from foundry_core.evaluation.corruptions import parse_shift
+        from foundry_core.evaluation.corruptions import parse_shifts
         from foundry_core.evaluation.features import progress_bar
         from foundry_core.evaluation.probe import Split
 
-        shifts = list(dict.fromkeys(pair for text in shift or () for pair in parse_shift(text)))
+        shifts = parse_shifts(shift or ())
         sources = judging.load_sources(model, seed)
         reference = judging.choose_teacher(sources, teacher)
         splits = {}

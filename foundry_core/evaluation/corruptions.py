@@ -18,6 +18,9 @@ from foundry_core import geometry
 from foundry_core.data.visibility import hidden_point_removal
 from foundry_core.errors import InputError
 
+#: kind and severity of a corruption
+Shift = tuple[str, int]
+
 SEVERITIES = (1, 2, 3, 4, 5)
 MIN_POINTS = 32
 
@@ -108,7 +111,12 @@ def corrupt_all(clouds: Iterable[np.ndarray], kind: str, severity: int, seed: in
     return [corrupt(cloud, kind, severity, seed, index) for index, cloud in enumerate(clouds)]
 
 
-def parse_shift(text: str) -> list[tuple[str, int]]:
+def parse_shifts(texts: Iterable[str]) -> list[Shift]:
+    """:func:`parse_shift` of all texts, each pair once, in their order."""
+    return list(dict.fromkeys(pair for text in texts for pair in parse_shift(text)))
+
+
+def parse_shift(text: str) -> list[Shift]:
     """``kind`` or ``kind:severity`` to (kind, severity) pairs; without a severity all five.
 
     Raises:

@@ -185,21 +185,6 @@ def histogram_features(clouds, bins: int = 32, pairs: int = 4096) -> np.ndarray:
     return np.asarray(rows, np.float32)
 
 
-def split_features(
-    model: str, train: np.ndarray, test: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """Features [M,F] of train and test clouds [M,P,3] by a name as in :func:`resolve` or ``histogram``; the budget."""
-    if model == HISTOGRAM:
-        return histogram_features(train), histogram_features(test), None
-    source = resolve(model, seed)
-    parts = [group_clouds(clouds, source.size) for clouds in (train, test)]
-    source.fit(parts[0])
-    with progress_bar() as progress:
-        task = progress.add_task(model, total=sum(map(len, parts)))
-        first, second = (pooled_features(source, part, lambda n: progress.advance(task, n)) for part in parts)
-    return first, second, source.budget
-
-
 def progress_bar() -> Progress:
     """A progress bar on stderr that leaves nothing behind, and is silent where stderr is no terminal."""
     console = Console(stderr=True, markup=False, emoji=False)

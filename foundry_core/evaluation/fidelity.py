@@ -19,13 +19,11 @@ from sklearn.pipeline import Pipeline
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
 from foundry_core.evaluation.answers import Answers, ask_teacher, collect, same_tokenizer
-from foundry_core.evaluation.corruptions import corrupt_all
+from foundry_core.evaluation.corruptions import Shift, corrupt_all
 from foundry_core.evaluation.features import HISTOGRAM, Groups, Source, group_clouds, resolve
 from foundry_core.evaluation.measures import linear_cka, neighbor_agreement
 from foundry_core.evaluation.probe import Split, fit_probe
 from foundry_core.models.heads import pool
-
-Shift = tuple[str, int]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from rich.progress import Progress
 from scipy.spatial import cKDTree
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -18,7 +19,9 @@ from sklearn.svm import SVC
 
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
-from foundry_core.evaluation.features import RANDOM, histogram_features, split_features
+from foundry_core.evaluation.corruptions import Shift, corrupt_all
+from foundry_core.evaluation.features import histogram_features
+from foundry_core.evaluation.subjects import Clouds, Subject, mean_and_deviation
 
 #: the one free parameter of each probe, chosen on a quarter of the train split
 GRIDS = {
@@ -113,39 +116,80 @@ def count_answers(names: Sequence[str], label: np.ndarray, told: np.ndarray) -> 
 
 
 class Probed(NamedTuple):
-    """What :func:`probe` found.
+    """What :func:`probe` found on the test clouds, clean or under one shift.
 
     Attributes:
         metrics: {"<kind>_accuracy_percent": {mean, std}} over the seeds.
-        budget: supertokens of the model, where it has any.
-        confusion: kind -> true class -> class told -> test shapes, summed over the seeds.
+        confusion: kind -> true class -> class told -> test shapes, summed over the seeds; empty for a mean over shifts.
     """
 
     metrics: dict[str, dict[str, float]]
-    budget: int | None
     confusion: dict[str, dict[str, dict[str, int]]]
 
 
-def probe(model: str, split: Split, seeds: list[int], kinds: list[str]) -> Probed:
-    """Learn each kind of probe from the train part, once for each seed, and judge it on the test part.
+class SplitClouds:
+    """The clouds of a split, the test clouds as they are and corrupted, cut into patches once for all models.
 
-    The seed draws the inner split and, for ``random:<model>``, the weights.
+    Args:
+        shifts: corruptions (kind, severity) of the test clouds.
+        seed: of the corruptions; every model sees the same clouds.
     """
-    told: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+
+    def __init__(self, split: Split, shifts: Sequence[Shift] = (), seed: int = 0) -> None:
+        self.split = split
+        self.train = Clouds(split.train.points)
+        self.tests: dict[Shift | None, Clouds] = {None: Clouds(split.test.points)}
+        for shift in shifts:
+            self.tests[shift] = Clouds(corrupt_all(split.test.points, *shift, seed=seed))
+
+    def features(self, subject: Subject, progress: Progress) -> tuple[np.ndarray, dict[Shift | None, np.ndarray]]:
+        """Features [M,F] of the train clouds, and of the test clouds under each shift."""
+        if subject.source:
+            subject.source.fit(self.train.groups(subject.source.size))
+        title = f"{subject.name} {subject.budget or ''}"
+        train = self.train.features(subject, progress, f"{title}, train")
+        tests = {
+            shift: clouds.features(subject, progress, f"{title}, {' '.join(map(str, shift)) if shift else 'test'}")
+            for shift, clouds in self.tests.items()
+        }
+        return train, tests
+
+
+def probe(
+    subject: Subject, clouds: SplitClouds, seeds: Sequence[int], kinds: Sequence[str], progress: Progress | None = None
+) -> dict[Shift | None, Probed]:
+    """Metrics {kind accuracy: {mean, std}} in percent over the seeds, on the clean test clouds (None) and each shift.
+
+    The probe is fitted on clean train clouds. The seed draws the inner split and, for ``random:<model>``, the weights.
+    Where several kinds of corruption have a severity in common, ``("mean", severity)`` is the mean over them.
+    """
+    progress = progress or Progress(disable=True)
+    labels = clouds.split.train.label, clouds.split.test.label
+    told: dict[Shift | None, dict[str, list[np.ndarray]]]
+    told = {shift: {kind: [] for kind in kinds} for shift in clouds.tests}
     drawn = None
     for seed in seeds:
-        if drawn is None or model.startswith(RANDOM):
-            *drawn, budget = split_features(model, split.train.points, split.test.points, seed)
+        if drawn is None or subject.seeded:
+            drawn = clouds.features(subject.reseeded(seed), progress)
+        train, tests = drawn
         for kind in kinds:
-            told[kind].append(fit_probe(kind, drawn[0], split.train.label, seed).predict(drawn[1]))
-    label = split.test.label
-    metrics, confusion = {}, {}
-    for kind, answers in told.items():
-        reached = [100.0 * float((answer == label).mean()) for answer in answers]
-        metrics[f"{kind}_accuracy_percent"] = {
-            "mean": round(float(np.mean(reached)), 2),
-            "std": round(float(np.std(reached)), 2),
-        }
-        names = split.test.class_names
-        confusion[kind] = count_answers(names, np.tile(label, len(seeds)), np.concatenate(answers))
-    return Probed(metrics, budget, confusion)
+            fitted = fit_probe(kind, train, labels[0], seed)
+            for shift, test in tests.items():
+                told[shift][kind].append(fitted.predict(test))
+    names, repeated = clouds.split.test.class_names, np.tile(labels[1], len(seeds))
+    found = {}
+    reached: dict[Shift, dict[str, list[float]]] = {}
+    for shift, kindwise in told.items():
+        reached[shift] = {kind: [100.0 * float((a == labels[1]).mean()) for a in v] for kind, v in kindwise.items()}
+        confusion = {kind: count_answers(names, repeated, np.concatenate(v)) for kind, v in kindwise.items()}
+        found[shift] = Probed(_metrics(reached[shift]), confusion)
+    for severity in dict.fromkeys(shift[1] for shift in clouds.tests if shift):
+        alike = [reached[shift] for shift in clouds.tests if shift and shift[1] == severity]
+        if len(alike) > 1:
+            mean = {kind: np.mean([each[kind] for each in alike], axis=0).tolist() for kind in kinds}
+            found["mean", severity] = Probed(_metrics(mean), {})
+    return found
+
+
+def _metrics(reached: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    return {f"{kind}_accuracy_percent": mean_and_deviation(values) for kind, values in reached.items()}

@@ -15,8 +15,10 @@ from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.data.compositions import Primitive  # noqa: E402
 from foundry_core.data.shapes import ShapeSet, load_shapes  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
+from foundry_core.evaluation.corruptions import corrupt  # noqa: E402
 from foundry_core.evaluation.features import calibrate_batch_norm, histogram_features  # noqa: E402
-from foundry_core.evaluation.probe import Split, probe  # noqa: E402
+from foundry_core.evaluation.probe import Split, SplitClouds, fit_probe, probe  # noqa: E402
+from foundry_core.evaluation.subjects import Subject  # noqa: E402
 from foundry_core.models.registry import create_perception, random_teacher, save_model  # noqa: E402
 
 
@@ -83,8 +85,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(shapes_file
 
 def test_histograms_tell_solids_apart_and_cannot_read_noise(shapes_file):
     split = Split.of(load_shapes(shapes_file))
-    metrics, budget, confusion = probe("histogram", split, [0], ["linear", "rbf"])
-    assert budget is None
+    metrics, confusion = probe(Subject("histogram"), SplitClouds(split), [0], ["linear", "rbf"])[None]
     assert metrics["linear_accuracy_percent"]["mean"] > 90 and metrics["rbf_accuracy_percent"]["mean"] > 90
     for kind, matrix in confusion.items():
         names = list(split.test.class_names)
@@ -95,7 +96,7 @@ def test_histograms_tell_solids_apart_and_cannot_read_noise(shapes_file):
     rng = np.random.default_rng(0)
     data = load_shapes(shapes_file)
     shuffled = ShapeSet(name="noise", points=data.points, label=rng.permutation(data.label), split=data.split)
-    noise = probe("histogram", Split.of(shuffled), [0, 1, 2], ["linear"])
+    noise = probe(Subject("histogram"), SplitClouds(Split.of(shuffled)), [0, 1, 2], ["linear"])[None]
     assert noise.metrics["linear_accuracy_percent"]["mean"] < 65
 
 
@@ -112,9 +113,28 @@ def test_a_random_teacher_is_calibrated_and_differs_by_seed():
     assert not torch.equal(backbone.position.layers[0].weight, random_teacher(card(TINY), 1).position.layers[0].weight)
 
 
+def test_a_shift_is_judged_by_the_probe_of_the_clean_clouds(shapes_file):
+    split = Split.of(load_shapes(shapes_file))
+    shifts = [("jitter", 1), ("jitter", 5), ("density", 5)]
+    reached = probe(Subject("histogram"), SplitClouds(split, shifts, seed=3), [0, 1], ["linear"])
+    assert list(reached) == [None, *shifts, ("mean", 5)]
+    accuracy = {shift: probed.metrics["linear_accuracy_percent"]["mean"] for shift, probed in reached.items()}
+    assert accuracy["mean", 5] == pytest.approx((accuracy["jitter", 5] + accuracy["density", 5]) / 2, abs=0.01)
+    # by hand: the same clouds, one at a time, and the probe that never saw them
+    train, label = histogram_features(split.train.points), split.train.label
+    clouds = [corrupt(cloud, "density", 5, 3, index) for index, cloud in enumerate(split.test.points)]
+    expected = [
+        100 * (fit_probe("linear", train, label, seed).predict(histogram_features(clouds)) == split.test.label).mean()
+        for seed in (0, 1)
+    ]
+    assert accuracy["density", 5] == pytest.approx(np.mean(expected), abs=0.01)
+    assert accuracy[None] > accuracy["mean", 5]
+
+
 def test_the_command_writes_rows_of_one_schema(tmp_path, shapes_file, capsys):
     save_model(tmp_path / "tiny", create_perception(card(TINY)), card(TINY))
     arguments = ["evaluate", "probe", "--data", str(shapes_file), "--seeds", "2", "--json", str(tmp_path / "rows.json")]
+    arguments += ["--shift", "jitter:2"]
     models = [str(tmp_path / "tiny"), f"random:{tmp_path / 'tiny'}", "histogram"]
     for model in models:
         arguments += ["--model", model]
@@ -123,9 +143,10 @@ def test_the_command_writes_rows_of_one_schema(tmp_path, shapes_file, capsys):
     except SystemExit as done:
         assert not done.code
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["model"] for row in rows] == models
+    assert [row["model"] for row in rows[::2]] == [row["model"] for row in rows[1::2]] == models
+    assert [(row["shift"], row["severity"]) for row in rows] == [(None, None), ("jitter", 2)] * 3
     for row in rows:
         assert row["protocol"] == "probe" and row["data"] == "solids" and row["seeds"] == 2
         assert set(row["metrics"]["linear_accuracy_percent"]) == {"mean", "std"}
         assert sum(sum(counts.values()) for counts in row["confusion"]["linear"].values()) == 2 * row["test_shapes"]
-    assert rows[2]["metrics"]["linear_accuracy_percent"]["mean"] > 90
+    assert rows[4]["metrics"]["linear_accuracy_percent"]["mean"] > 90

@@ -18,7 +18,7 @@ from foundry_core.data.shapes import load_shapes  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.evaluation import measures  # noqa: E402
 from foundry_core.evaluation.answers import ask, ask_teacher, collect, same_tokenizer  # noqa: E402
-from foundry_core.evaluation.features import Groups, Source, resolve, split_features  # noqa: E402
+from foundry_core.evaluation.features import Groups, Source, group_clouds, pooled_features, resolve  # noqa: E402
 from foundry_core.evaluation.fidelity import Row, averages, choose_budgets, fidelity  # noqa: E402
 from foundry_core.evaluation.ownership import owners  # noqa: E402
 from foundry_core.evaluation.probe import Split  # noqa: E402
@@ -125,7 +125,10 @@ def test_the_teacher_is_perfectly_faithful_to_itself_and_shifts_change_its_accur
         assert values["swap_loss_points"] == values["probe_loss_points"] == [0.0, 0.0]
         assert row.budget is None and row.shapes == (90, 34) and "supertokens_used" not in values
     assert clean.values["teacher_accuracy_percent"] != shifted.values["teacher_accuracy_percent"]
-    train, test, _ = split_features(str(models / "teacher"), split.train.points, split.test.points, 0)
+    source = resolve(str(models / "teacher"))
+    train, test = (
+        pooled_features(source, group_clouds(part.points, source.size)) for part in (split.train, split.test)
+    )
     from foundry_core.evaluation.probe import probe_accuracy
 
     expected = [probe_accuracy("linear", train, split.train.label, test, split.test.label, seed) for seed in (0, 1)]
