@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`foundry evaluate fewshot`: new classes from a few shapes each, in episodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from foundry_core.cli.common import console, prepare_torch, require_writable, write_json
+from foundry_core.errors import InputError
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command to the group `evaluate`."""
+
+    @group.command()
+    def fewshot(
+        model: Annotated[list[str], typer.Option(help="model, baseline or `histogram`; may be repeated")],
+        data: Annotated[list[Path], typer.Option(help="labelled shape set .npz; may be repeated")],
+        teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
+        budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
+        ways: Annotated[list[int] | None, typer.Option(min=2, help="classes; default: 5 and 10")] = None,
+        shots: Annotated[list[int] | None, typer.Option(min=1, help="shapes of each; default: 10 and 20")] = None,
+        queries: Annotated[int, typer.Option(min=1, help="shapes of each class to be answered")] = 20,
+        folds: Annotated[int, typer.Option(min=1, help="episodes of each seed")] = 10,
+        seed: Annotated[int, typer.Option(min=0, help="first seed")] = 0,
+        seeds: Annotated[int, typer.Option(min=1, help="number of seeds; each draws its own episodes")] = 3,
+        threads: Annotated[int, typer.Option(min=1, help="threads of torch and of the linear algebra")] = 1,
+        json: Annotated[Path | None, typer.Option(help="write the rows to this file")] = None,
+    ) -> None:
+        """Classify shapes of classes that were learned from a few shapes each, from frozen features, in episodes.
+
+        An episode draws classes with shots + queries shapes or more, from both splits, twins left out. cosine,
+        standardised: nearest class mean; linear: logistic regression. All models see the same episodes; in brackets
+        the difference to the teacher, mean over the episodes. Deviations are over episodes, of differences too.
+
+        Example: foundry evaluate fewshot --model foundry-base --model histogram --data shapes.npz
+        """
+        require_writable(json, "--json")
+        prepare_torch("evaluate", threads)
+        from foundry_core.data.shapes import load_shapes
+        from foundry_core.evaluation.features import progress_bar
+        from foundry_core.evaluation.fewshot import CLASSIFIERS, Setting
+        from foundry_core.evaluation.fewshot import fewshot as run
+
+        settings = [Setting(w, s, queries, folds) for w in ways or (5, 10) for s in shots or (10, 20)]
+        sets = {path.stem: load_shapes(path) for path in data}
+        if len(sets) < len(data):
+            raise InputError("--data: two sets of the same name; rename one")
+        table = Table(title=f"few-shot accuracy in percent, {folds} folds of {seeds} seeds, {queries} queries a class")
+        for column in ("data", "ways", "shots", "model", "s", *(kind.replace("_", " ") for kind in CLASSIFIERS)):
+            table.add_column(column)
+        rows = []
+        with progress_bar() as progress:
+            for row in run(model, sets, settings, budget or (), range(seed, seed + seeds), teacher, progress):
+                rows.append(row)
+                cells = [row["data"], row["ways"], row["shots"], row["model"], row["budget"] or ""]
+                table.add_row(*map(str, cells), *(_cell(row["metrics"], kind) for kind in CLASSIFIERS))
+        console.print(table)
+        if json:
+            write_json(json, rows)
+
+
+def _cell(metrics: dict, kind: str) -> str:
+    reached, lost = metrics[f"{kind}_accuracy_percent"], metrics.get(f"{kind}_minus_teacher_points")
+    text = f"{reached['mean']:.1f} ± {reached['std']:.1f}"
+    return text if lost is None else f"{text} ({lost['mean']:+.1f} ± {lost['std']:.1f})"
