@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli import fewshot, segments, tracks
+from foundry_core.cli import fewshot, parts, segments, tracks
 from foundry_core.cli.common import console, prepare_torch, require_writable, write_json
 from foundry_core.errors import InputError
 
@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="evaluate")
     fewshot.register(group)
+    parts.register(group)
     segments.register(group)
     tracks.register(group)
 
