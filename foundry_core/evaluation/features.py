@@ -24,7 +24,7 @@ from foundry_core.models.registry import load_model, random_teacher
 
 HISTOGRAM = "histogram"
 RANDOM = "random:"  # random:<model> is that model's teacher architecture with random weights
-BATCH = 64
+BATCH = 16  # clouds; what a batch needs then stays in the cache of a core
 
 Advance = Callable[[int], None]
 

@@ -100,9 +100,10 @@ def token_levels(subject: Subject, groups: Groups, levels: str, advance: Callabl
 
     These are the tokenizer's, and a teacher's from half its depth or a student's supertokens, spread to the tokens.
     """
-    rows = []
+    rows, every = [], levels == "all"
+    network = subject.source.network if every else subject.fused.network
     for centers, neighborhoods, _ in groups.batches():
-        found = _levels(subject.source.network, centers, neighborhoods, subject.budget, levels == "all")
+        found = _levels(network, centers, neighborhoods, subject.budget, every)
         rows.append(torch.cat(found, dim=-1).half())
         if advance:
             advance(len(centers))

@@ -20,6 +20,7 @@ from foundry_core.evaluation.features import (
     pooled_features,
     resolve,
 )
+from foundry_core.export.rewrite import fused_backbone
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Subject:
     def budget(self) -> int | None:
         """Supertokens in use; None where there are none."""
         return self.source.budget if self.source else None
+
+    @property
+    def fused(self) -> Source:
+        """The source with its network rewritten for inference: the same numbers to 1e-5, in half to two thirds of the
+        time. Fit it first.
+        """
+        return replace(self.source, network=fused_backbone(self.source.network))
 
     @property
     def seeded(self) -> bool:

@@ -35,11 +35,16 @@ class FusedTeacher(nn.Module):
         return {"tokens": tokens.view(b, g, -1)}
 
 
+def fused_backbone(backbone: nn.Module) -> nn.Module:
+    """A teacher or student with all exact rewrites, a copy in evaluation mode; any other network as it is."""
+    kinds = {Student: FusedStudent, Teacher: FusedTeacher}
+    return kinds[type(backbone)](copy.deepcopy(backbone).eval()).eval() if type(backbone) in kinds else backbone
+
+
 def for_inference(network: Perception) -> Perception:
     """A copy of the network with all exact rewrites applied, in evaluation mode."""
     fused = copy.deepcopy(network).eval()
-    backbone = fused.backbone
-    fused.backbone = FusedStudent(backbone) if isinstance(backbone, Student) else FusedTeacher(backbone)
+    fused.backbone = fused_backbone(fused.backbone)
     if fused.objects is not None:
         fused.objects = FusedObjectHead(fused.objects)
     if fused.parts is not None:

@@ -9,16 +9,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
-from test_models import TINY, card  # noqa: E402
+from rich.progress import Progress  # noqa: E402
+from test_models import TINY, card, tiny_student  # noqa: E402
 
 from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.data.compositions import Primitive  # noqa: E402
 from foundry_core.data.shapes import ShapeSet, load_shapes  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.evaluation.corruptions import corrupt  # noqa: E402
-from foundry_core.evaluation.features import calibrate_batch_norm, histogram_features  # noqa: E402
+from foundry_core.evaluation.features import Source, calibrate_batch_norm, histogram_features, pooled_features  # noqa: E402
 from foundry_core.evaluation.probe import Split, SplitClouds, fit_probe, probe  # noqa: E402
-from foundry_core.evaluation.subjects import Subject  # noqa: E402
+from foundry_core.evaluation.subjects import Clouds, Subject  # noqa: E402
 from foundry_core.models.registry import create_perception, random_teacher, save_model  # noqa: E402
 
 
@@ -129,6 +130,16 @@ def test_a_shift_is_judged_by_the_probe_of_the_clean_clouds(shapes_file):
     ]
     assert accuracy["density", 5] == pytest.approx(np.mean(expected), abs=0.01)
     assert accuracy[None] > accuracy["mean", 5]
+
+
+@pytest.mark.parametrize("architecture, budget", [(TINY, None), (tiny_student(), 2)])
+def test_features_of_the_rewritten_network_are_those_of_the_network(shapes_file, architecture, budget):
+    torch.manual_seed(0)
+    backbone = create_perception(card(architecture)).eval().backbone
+    source = Source("tiny", backbone, card(architecture).preprocessing, (2, 4) if budget else (), budget)
+    clouds = Clouds(load_shapes(shapes_file).points[:20])
+    found = clouds.features(Subject("tiny", source), Progress(disable=True), "")
+    assert np.allclose(found, pooled_features(source, clouds.groups(source.size)), atol=1e-4)
 
 
 def test_the_command_writes_rows_of_one_schema(tmp_path, shapes_file, capsys):
