@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -50,19 +51,31 @@ def _with_data(config, data: list[Path] | None, root: Path):
     return config.model_copy(update={"data": stream})
 
 
+def _restarted() -> bool:
+    """Whether torchrun started these processes again: the command line is the first one's, the run goes on."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def _say(text: str) -> None:
+    """Print in the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        console.print(text)
+
+
 def _folder(resume: Path | None, out: Path | None, name: str) -> Path:
     if name in ("", ".", "..") or Path(name).name != name:  # the model is written to a folder of this name
         raise InputError(f"name: '{name}' in the configuration is no folder name; use letters, digits and dashes")
     if resume is not None:
         if out is not None and out != resume:
             raise InputError("--resume and --out name different folders; give one of them")
-        if not (resume / "checkpoint.pt").is_file():
+        # under torchrun --resume names the run, new or not: whoever joins it later gives the same command
+        if not (resume / "checkpoint.pt").is_file() and "TORCHELASTIC_RUN_ID" not in os.environ:
             raise InputError(f"{resume}: holds no checkpoint.pt; start a new run with --out")
         return resume
     folder = out or Path("runs") / name
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder to --out")
-    if (folder / "checkpoint.pt").exists():
+    if (folder / "checkpoint.pt").exists() and not _restarted():
         raise InputError(f"{folder}: holds a run already; go on with --resume {folder} or choose another --out")
     return folder
 
@@ -90,7 +103,7 @@ def register(app: typer.Typer) -> None:
         settings = _with_data(load_settings(config, PretrainConfig), data, data_root)
         folder = _folder(resume, out, settings.name)
         card = run(settings, folder, minutes, str(config))
-        console.print(f"wrote {folder / card.name}: {card.parameters:,} parameters")
+        _say(f"wrote {folder / card.name}: {card.parameters:,} parameters")
 
     @app.command()
     def distill(
@@ -119,7 +132,7 @@ def register(app: typer.Typer) -> None:
             settings = settings.model_copy(update={"cache": 0})
         folder = _folder(resume, out, settings.name)
         card = run(settings, folder, minutes, str(config), cache)
-        console.print(f"wrote {folder / card.name}: {card.parameters:,} parameters")
+        _say(f"wrote {folder / card.name}: {card.parameters:,} parameters")
 
     @app.command()
     def head(
@@ -143,7 +156,7 @@ def register(app: typer.Typer) -> None:
             settings = settings.model_copy(update={"model": model})
         folder = _folder(resume, out, settings.name)
         card = train_heads(settings, folder, minutes, str(config), cache)
-        console.print(f"wrote {folder / card.name}: {', '.join(f'{m.name} {m.value} {m.unit}' for m in card.metrics)}")
+        _say(f"wrote {folder / card.name}: {', '.join(f'{m.name} {m.value} {m.unit}' for m in card.metrics)}")
 
     @app.command()
     def ablate(
@@ -169,4 +182,4 @@ def register(app: typer.Typer) -> None:
         files = [file.model_dump(mode="json") for file in shape_files(data, data_root)]
         configs = students(config, {"data": {"files": files}} if files else None, steps)
         for directory in run(with_seeds(configs, seeds), out, str(config), cache):
-            console.print(str(directory))
+            _say(str(directory))

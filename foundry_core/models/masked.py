@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from foundry_core.models.parallel import rand
 from foundry_core.models.teacher import Teacher
 from foundry_core.models.tokenizer import PositionEmbedding
 from foundry_core.models.transformer import Encoder, init_weights
@@ -23,7 +24,7 @@ def random_masks(
     batch: int, groups: int, ratio: float, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Visible int64 [B,V] and masked int64 [B,M] patch indices, drawn anew for every sample."""
-    order = torch.rand(batch, groups, generator=generator).argsort(dim=1)
+    order = rand(batch, groups, generator=generator).argsort(dim=1)
     masked = int(round(groups * ratio))
     return order[:, masked:], order[:, :masked]
 
@@ -47,14 +48,14 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
         """Losses of one batch: ``loss``, and the statistics that betray a collapse."""
         b, g, k, _ = neighborhoods.shape
-        visible, masked = random_masks(b, g, self.mask_ratio)
-        rows = torch.arange(b)[:, None]
+        visible, masked = (index.to(centers.device) for index in random_masks(b, g, self.mask_ratio))
+        rows = torch.arange(b, device=centers.device)[:, None]
         features = self.teacher.encode_visible(centers, neighborhoods, visible)  # (B, V, d)
         positions = self.position(torch.cat([centers[rows, visible], centers[rows, masked]], dim=1))
         tokens = torch.cat([features, self.mask_token.expand(b, masked.shape[1], -1).to(features.dtype)], dim=1)
         decoded = self.decoder(tokens, positions)[:, visible.shape[1] :]  # (B, M, d)
         rebuilt = self.points(decoded).view(b, -1, k, 3)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(centers.device.type, enabled=False):
             loss = chamfer(rebuilt.float(), neighborhoods[rows, masked].float())
         pooled = features.detach().float().mean(dim=1)
         return {

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from foundry_core.card import SupertokenConfig
 from foundry_core.models.merging import kmeans, merge_tokens
+from foundry_core.models.parallel import rand
 from foundry_core.models.transformer import Attention, Mlp
 
 #: assignments with queries of their own; the others follow from the cloud
@@ -96,7 +97,7 @@ class SupertokenAssignment(nn.Module):
         keys = self.key(self.key_norm(embedded))  # (B, G, d)
         logits = F.linear(keys, self.queries[:budget]).float() * keys.shape[-1] ** -0.5  # (B, G, s)
         if self.training and self.config.noise:
-            uniform = torch.rand_like(logits).clamp_(1e-6, 1 - 1e-6)
+            uniform = rand(*logits.shape, device=logits.device).clamp_(1e-6, 1 - 1e-6)
             logits = (logits - torch.log(-torch.log(uniform))) / temperature
         if self.config.assignment == "sinkhorn":
             logits = sinkhorn(logits, self.config.sinkhorn_iterations)

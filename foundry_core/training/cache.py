@@ -23,8 +23,10 @@ from foundry_core.card import WEIGHTS_FILE, Preprocessing, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.files import replacing
+from foundry_core.models.parallel import rank, world
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.precision import mixed_precision
+from foundry_core.training.processes import Share, from_first, together
 
 SHARD = 2048  # clouds in one file
 FORMAT = 1
@@ -61,7 +63,9 @@ def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing) -> 
 
 @torch.no_grad()
 def _teacher_features(teacher: nn.Module, centers: Tensor, neighborhoods: Tensor) -> tuple[Tensor, Tensor]:
-    with mixed_precision():
+    device = next(teacher.parameters()).device
+    centers, neighborhoods = centers.to(device), neighborhoods.to(device)
+    with mixed_precision(device=device):
         tokens = teacher.tokenizer(neighborhoods)
         return tokens, teacher.encoder(tokens, teacher.position(centers))
 
@@ -73,7 +77,7 @@ def _shard(teacher: nn.Module, batches, kind: np.dtype, advance) -> np.ndarray:
         tokens, features = _teacher_features(teacher, centers, neighborhoods)
         rows = records[start : start + _BATCH]
         rows["centers"], rows["neighborhoods"] = centers.numpy(), neighborhoods.numpy()
-        rows["tokens"], rows["features"] = tokens.float().numpy(), features.float().numpy()
+        rows["tokens"], rows["features"] = tokens.float().cpu().numpy(), features.float().cpu().numpy()
         advance(_BATCH)
     return records
 
@@ -87,11 +91,11 @@ def build_cache(
     width: int,
     workers: int = 1,
 ) -> list[Path]:
-    """Write the shards that are missing for the first ``clouds`` clouds of the stream.
+    """Write the shards that are missing for the first ``clouds`` clouds of the stream; processes share the work.
 
     Args:
         folder: of this cache alone.
-        teacher: frozen, in evaluation mode; it runs in bfloat16 where the CPU gains from it.
+        teacher: frozen, in evaluation mode; it runs in bfloat16 where the device gains from it.
         width: dimension d of the teacher's tokens.
         workers: processes that draw and group clouds beside the teacher.
 
@@ -102,17 +106,15 @@ def build_cache(
         InputError: a shard cannot be written.
     """
     paths = [folder / f"{number:05d}.npy" for number in range(-(-clouds // SHARD))]
-    missing = [number for number, path in enumerate(paths) if not path.is_file()]
-    if not missing:
-        return paths
+    missing = from_first([number for number, path in enumerate(paths) if not path.is_file()])[rank() :: world()]
     kind, dataset = record_type(size, width), GroupedClouds(stream, size)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("clouds"), TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with Progress(*columns, disable=not missing or rank() > 0) as progress, together():
         task = progress.add_task("teacher features", total=len(missing) * SHARD)
         batches, following = iter(()), -1
         for number in missing:
             if number != following:
-                batches = batches_from(dataset, number * SHARD // _BATCH, _BATCH, workers)
+                batches = batches_from(dataset, Share(_BATCH), number * SHARD // _BATCH, workers)
             records = _shard(teacher, batches, kind, lambda done: progress.advance(task, done))
             following = number + 1
             try:

@@ -16,18 +16,27 @@ class LoopConfig(Settings):
     """The loop that all tasks share."""
 
     steps: int = Field(20000, ge=1, description="optimiser steps; --minutes ends the run (and its schedule) earlier")
-    batch: int = Field(32, ge=2, description="clouds per step")
+    batch: int = Field(32, ge=2, description="clouds per step, of all processes and micro-batches together")
+    accumulate: int = Field(
+        1, ge=1, description="micro-batches whose gradients make one step, where a batch does not fit into memory"
+    )
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the run in which the learning rate rises")
     clip: float = Field(5.0, gt=0, description="largest gradient norm")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="bf16: matrix products in bfloat16 (autocast); auto: where the CPU has instructions for it"
+        "auto",
+        description="bf16: matrix products in bfloat16 (autocast); auto: where the device has instructions for it",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay of averaged weights, which then are what is written; 0: the last weights"
     )
     seed: int = 0
     threads: int = Field(1, ge=1, description="threads of the training process")
     workers: int = Field(1, ge=0, description="data processes beside it; 0 makes the data in the training process")
     checkpoint_seconds: float = Field(60.0, gt=0)
+    log_steps: int = Field(50, ge=1, description="steps whose means make a row of log.jsonl")
 
 
 class PretrainConfig(Settings):

@@ -13,7 +13,7 @@ from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, Training, f
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.models.heads import Perception, pool
-from foundry_core.models.registry import load_model, save_model
+from foundry_core.models.registry import load_model
 from foundry_core.models.student import Encoded, Student
 from foundry_core.models.supertokens import usage_shortfall
 from foundry_core.training.cache import CachedFeatures, build_cache, cache_key
@@ -64,7 +64,7 @@ class Distillation:
         # reads the teacher's pooled features off pooled supertokens; a loss only, no part of the model
         reader = nn.Linear(2 * encoder.width, 2 * out) if config.losses.supertokens else nn.Identity()
         # running deviation over clouds of the teacher's pooled features; a scale for a loss, no part of the model
-        scale = nn.BatchNorm1d(2 * out, affine=False, momentum=0.01)
+        scale = nn.BatchNorm1d(2 * out, affine=False)
         answers = nn.Linear(2 * out, classifier.out_features) if classifier else nn.Identity()
         self.module = nn.ModuleDict({"student": student, "reader": reader, "scale": scale, "answers": answers})
 
@@ -100,8 +100,7 @@ class Distillation:
     def _deviation(self, pooled: Tensor) -> Tensor:
         """Deviation over clouds of the teacher's pooled features [B,2d], of this batch and those before: [2d]."""
         scale = self.module["scale"]
-        if scale.num_batches_tracked == 0:
-            scale.running_var.copy_(pooled.float().var(dim=0))
+        scale.momentum = 0.01 if scale.num_batches_tracked else 1.0
         scale(pooled.float())  # takes this batch in
         return (scale.running_var + scale.eps).sqrt()
 
@@ -206,6 +205,9 @@ def distill(
     # the stream's seed is not the run's: students that are compared see the same clouds
     stream = ShapeStream(config.data, size.points, config.stream_seed)
     run = Run(out, task, config.loop, config, minutes)
+    teacher.to(run.device)
+    if classifier is not None:
+        classifier.to(run.device)
     if config.cache:
         folder = cache / cache_key(config.teacher, stream, size)
         width = teacher_card.architecture.encoder.width
@@ -213,7 +215,7 @@ def distill(
         dataset, workers = CachedFeatures(shards, config.cache, config.loop.seed), 0
     else:
         dataset, workers = GroupedClouds(stream, size), config.loop.workers
-    run.train(lambda step: batches_from(dataset, step, config.loop.batch, workers), f"distill {config.name}")
+    run.train(lambda step: batches_from(dataset, run.share, step, workers), f"distill {config.name}")
     card = ModelCard(
         name=config.name,
         kind="student",
@@ -236,4 +238,4 @@ def distill(
             ),
         ],
     )
-    return save_model(out / config.name, Perception(task.student, card.architecture.token_width), card)
+    return run.write(Perception(task.student, card.architecture.token_width), card)

@@ -16,12 +16,13 @@ from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES,
 from foundry_core.evaluation.matching import mean_part_iou
 from foundry_core.export.rewrite import for_inference
 from foundry_core.models.heads import Perception
-from foundry_core.models.registry import create_perception, load_model, save_model
+from foundry_core.models.registry import create_perception, load_model
 from foundry_core.runtime.sizes import log_likelihood
 from foundry_core.training.bank import FeatureBank
 from foundry_core.training.calibration import fit_size_weight, fit_temperature, fit_threshold, size_likelihood
 from foundry_core.training.config import HeadConfig
 from foundry_core.training.loop import Run
+from foundry_core.training.processes import Share, first_alone, join
 from foundry_core.training.sighting_set import SCENES, SHAPES, draw
 from foundry_core.training.sightings import OTHER
 
@@ -61,7 +62,7 @@ class HeadTraining:
         logits = self.network.objects(tokens)
         loss = F.cross_entropy(logits.float(), label, label_smoothing=self.config.label_smoothing)
         part_logits = self.network.parts(tokens, centers, points, index, weight).float()
-        part_logits = part_logits.masked_fill(~self.allowed[label][:, None], -1e4)
+        part_logits = part_logits.masked_fill(~self.allowed.to(label.device)[label][:, None], -1e4)
         part_loss = F.cross_entropy(part_logits.flatten(0, 1), part.flatten().long(), ignore_index=-1)
         accuracy = (logits.argmax(dim=1) == label).float().mean()
         known = part >= 0
@@ -74,18 +75,20 @@ class HeadTraining:
             "part_accuracy": part_accuracy,
         }
 
-    def batches(self, bank: FeatureBank, step: int) -> Iterator[tuple[Tensor, ...]]:
-        """Endless batches; rare classes are drawn more often, by the inverse root of their count."""
+    def batches(self, bank: FeatureBank, share: Share, step: int) -> Iterator[tuple[Tensor, ...]]:
+        """Endless micro-batches of a share; rare classes are drawn more often, by the inverse root of their count."""
         counts = torch.bincount(bank.label, minlength=len(CLASSES)).clamp(min=1)
         weights = counts[bank.label].float().rsqrt()
-        batch = self.config.loop.batch
         while True:
             generator = torch.Generator().manual_seed(self.config.loop.seed * 1_000_003 + step)
-            rows = torch.multinomial(weights, batch, generator=generator)
-            chosen = torch.randint(bank.points.shape[1], (batch, SUPERVISED), generator=generator)
-            points, index, weight = bank.part_inputs(rows, chosen)
-            part = torch.gather(bank.part[rows], 1, chosen)
-            yield bank.tokens[rows].float(), bank.label[rows], bank.centers[rows], points, index, weight, part
+            drawn = torch.multinomial(weights, share.batch, generator=generator)
+            every = torch.randint(bank.points.shape[1], (share.batch, SUPERVISED), generator=generator)
+            for micro in range(share.accumulate):
+                own = list(share.rows(micro))
+                rows, chosen = drawn[own], every[own]
+                points, index, weight = bank.part_inputs(rows, chosen)
+                part = torch.gather(bank.part[rows], 1, chosen)
+                yield bank.tokens[rows].float(), bank.label[rows], bank.centers[rows], points, index, weight, part
             step += 1
 
 
@@ -130,6 +133,7 @@ def train_heads(
             hidden=config.part_hidden,
         ),
     )
+    join(config.loop.device)
     torch.manual_seed(config.loop.seed)
     torch.set_num_threads(config.loop.threads)
     network = create_perception(card.model_copy(update={"heads": heads}))
@@ -140,11 +144,15 @@ def train_heads(
     # learned at every budget of an elastic student, the larger the more often; judged at the one that it runs with
     learned = [budget for rank, budget in enumerate(sorted(card.budgets), 1) for _ in range(rank)]
     judged = [card.budget] if card.budget else []
-    train = FeatureBank.extract(frozen, draw(config, size.points, False, cache), size, learned)
-    held_out = FeatureBank.extract(frozen, draw(config, size.points, True, cache), size, judged)
+    with first_alone():  # the others read what the first has simulated
+        sightings, unseen = (draw(config, size.points, held_out, cache) for held_out in (False, True))
+    train = FeatureBank.extract(frozen, sightings, size, learned)
+    held_out = FeatureBank.extract(frozen, unseen, size, judged)
     task = HeadTraining(config, network)
     run = Run(out, task, config.loop, config, minutes)
-    run.train(lambda step: task.batches(train, step), f"heads of {config.name}")
+    run.train(lambda step: task.batches(train, run.share, step), f"heads of {config.name}")
+    if not run.leads:
+        return card
     network.eval()
     logits = class_logits(network, held_out)
     heads = heads.model_copy(update={"objects": _calibrated(heads.objects, config, train, held_out, logits)})
@@ -159,7 +167,7 @@ def train_heads(
             ],
         }
     )
-    return save_model(out / config.name, network, card)
+    return run.write(network, card)
 
 
 def _calibrated(

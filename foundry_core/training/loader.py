@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foundry_core import geometry
 from foundry_core.card import Preprocessing
+from foundry_core.training.processes import Share
 
 
 class GroupedClouds(Dataset):
@@ -25,14 +26,11 @@ class GroupedClouds(Dataset):
 
 
 class _BatchesFrom(Sampler):
-    def __init__(self, step: int, batch: int):
-        self.step, self.batch = step, batch
+    def __init__(self, share: Share, step: int):
+        self.share, self.step = share, step
 
     def __iter__(self):
-        step = self.step
-        while True:
-            yield list(range(step * self.batch, (step + 1) * self.batch))
-            step += 1
+        return self.share.samples(self.step)
 
 
 def _one_thread(_worker: int) -> None:
@@ -47,11 +45,14 @@ def _tensors(arrays: tuple[np.ndarray, ...]) -> tuple[Tensor, ...]:
     return tuple(map(torch.from_numpy, arrays))
 
 
-def batches_from(dataset: Dataset, step: int, batch: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
-    """Endless batches, starting with that of ``step``; any number of workers gives the same sequence."""
+def batches_from(dataset: Dataset, share: Share, step: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
+    """Endless micro-batches of one process, starting with the first of ``step``.
+
+    Any number of workers gives the same sequence, and any number of processes shares the same batches.
+    """
     loader = DataLoader(
         dataset,
-        batch_sampler=_BatchesFrom(step, batch),
+        batch_sampler=_BatchesFrom(share, step),
         num_workers=workers,
         collate_fn=_stack,
         worker_init_fn=_one_thread,

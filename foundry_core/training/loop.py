@@ -3,36 +3,46 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
+import io
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 import yaml
+from rich import get_console
 from rich.live import Live
 from rich.table import Table
 from torch import Tensor, nn
 
-from foundry_core.card import Training, TrainingData
+from foundry_core.card import ModelCard, Training, TrainingData
 from foundry_core.errors import InputError
 from foundry_core.files import replacing, write_atomically
+from foundry_core.models.heads import Perception
+from foundry_core.models.parallel import rank, share_statistics, world
+from foundry_core.models.registry import save_model
 from foundry_core.schema import Settings
+from foundry_core.training.averaging import AveragedWeights
 from foundry_core.training.config import LoopConfig
+from foundry_core.training.interrupt import StepwiseInterrupt
 from foundry_core.training.precision import mixed_precision
+from foundry_core.training.processes import Share, agree, average, from_first, join
+from foundry_core.training.run_log import Means, RunLog
 
 CHECKPOINT = "checkpoint.pt"
-LOG = "log.jsonl"
 
 
 class Task(Protocol):
-    """What is learned: a frozen teacher, if any, stays outside ``module``."""
+    """What is learned: a frozen teacher, if any, stays outside ``module``.
+
+    ``losses`` may draw from torch's generators: their state is a function of seed, step and micro-batch, the same in
+    every process. Random numbers that belong to rows come from :func:`foundry_core.models.parallel.rand`, so that
+    several processes draw what one would.
+    """
 
     module: nn.Module
 
@@ -40,78 +50,27 @@ class Task(Protocol):
         """Scalars of one batch; ``loss`` is minimised, the others are logged. ``progress`` runs from 0 to 1."""
 
 
-class _StepwiseInterrupt:
-    """Inside, SIGINT waits for the end of the step under way, then saves and raises KeyboardInterrupt.
-
-    A wait for data is ended at once, and another SIGINT, a second or more later, waits for nothing. Only the main
-    thread can do this.
-
-    Args:
-        save: keeps the state between two steps.
-    """
-
-    def __init__(self, save: Callable[[], None]):
-        self.save = save
-        self.in_step = False
-        self.asked: float | None = None
-
-    def __enter__(self) -> Callable[[], AbstractContextManager]:
-        self.previous = None
-        heeded = signal.getsignal(signal.SIGINT) != signal.SIG_IGN  # a job in the background may ignore it
-        if heeded and threading.current_thread() is threading.main_thread():
-            self.previous = signal.signal(signal.SIGINT, self._on_sigint)
-        return self._step
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        try:
-            if kind is KeyboardInterrupt and not self.in_step:
-                self.save()
-        finally:
-            if self.previous is not None:
-                signal.signal(signal.SIGINT, self.previous)
-
-    def _on_sigint(self, *_: Any) -> None:
-        now = time.monotonic()
-        if self.asked is not None and now - self.asked < 1.0:
-            return  # the same event: when a parent dies, the system sends the signal for each of its threads
-        again, self.asked = self.asked is not None, now
-        if again or not self.in_step:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def _step(self) -> Iterator[None]:
-        self.in_step = True
-        yield
-        self.in_step = False  # not after an error: what a broken step leaves is not saved
-        if self.asked is not None:
-            raise KeyboardInterrupt
-
-
-@contextmanager
-def _sole_log(directory: Path) -> Iterator[TextIO]:
-    """The folder's log, to append to. Inside, no other process trains there; the lock ends with this process.
-
-    Raises:
-        InputError: another process holds the folder.
-    """
-    with open(directory / LOG, "a", encoding="utf-8") as log:
-        try:
-            fcntl.lockf(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a record lock: data workers do not inherit it
-        except OSError:
-            raise InputError(f"{directory}: another process trains in this folder; wait for it or stop it") from None
-        yield log
+def _warn(message: str) -> None:
+    get_console().print(message, markup=False, emoji=False, highlight=False)  # above the live table, if there is one
 
 
 class Run:
     """One training run in a folder of its own: ``config.yaml``, ``log.jsonl`` and ``checkpoint.pt``.
 
-    The position in the data stream is the step, so a resumed run sees the data that an uninterrupted one would.
+    The position in the data stream and the state of the random generators are functions of the step, so a resumed run
+    goes on as an uninterrupted one would, in any number of processes. Only the first process writes.
     """
 
     def __init__(self, directory: Path, task: Task, config: LoopConfig, settings: Settings, minutes: float | None):
         self.directory, self.task, self.config, self.minutes = directory, task, config, minutes
-        self.step, self.elapsed = 0, 0.0
+        self.step, self.elapsed, self.saved, self.means = 0, 0.0, 0, Means()
         torch.set_num_threads(config.threads)
+        self.device = join(config.device)
+        self.share = Share.of_this_process(config.batch, config.accumulate)
+        self.leads = rank() == 0
+        task.module.to(self.device)
+        if world() > 1:
+            share_statistics(task.module)
         # BatchNorm, LayerNorm and biases keep their scale: weight decay is for matrices
         matrices = [p for p in task.module.parameters() if p.requires_grad and p.ndim > 1]
         others = [p for p in task.module.parameters() if p.requires_grad and p.ndim <= 1]
@@ -119,9 +78,11 @@ class Run:
             [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=config.learning_rate,
         )
-        directory.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-        write_atomically(directory / "config.yaml", text.encode())
+        self.average = AveragedWeights(task.module, config.ema) if config.ema else None
+        if self.leads:
+            directory.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+            write_atomically(directory / "config.yaml", text.encode())
 
     def progress(self) -> float:
         """Share of the run that is done: of the steps, or of the minutes when they are given."""
@@ -138,36 +99,59 @@ class Run:
         return self.config.learning_rate * (0.01 + 0.99 * cosine)
 
     def save(self) -> None:
-        """Write the checkpoint under a temporary name and rename it: the last good one survives any kill."""
-        state = {
+        """Write the checkpoint under a temporary name and rename it: the last good one survives a kill or a full disk.
+
+        Raises:
+            OSError: it cannot be written; the one before is still there.
+        """
+        if not self.leads:
+            return
+        buffer = io.BytesIO()  # torch's own writer does not come back from a write that fails
+        torch.save(self._state(), buffer)
+        with replacing(self.directory / CHECKPOINT) as stream:
+            stream.write(buffer.getbuffer())
+        self.saved = self.step
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "module": self.task.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
+            "average": self.average.state if self.average else None,
+            "means": self.means.state(),
             "step": self.step,
             "elapsed": self.elapsed,
         }
-        with replacing(self.directory / CHECKPOINT) as stream:
-            torch.save(state, stream)
 
     def resume(self) -> None:
-        """Go on from the folder's checkpoint, if there is one."""
+        """Go on from the folder's checkpoint, if there is one; every process from the state of the first."""
         path = self.directory / CHECKPOINT
-        if not path.is_file():
+        state = None
+        if self.leads:
+            for torn in self.directory.glob(f".{CHECKPOINT}.*.tmp"):
+                torn.unlink(missing_ok=True)  # of a run that was killed while it wrote
+            if path.is_file():
+                try:
+                    state = torch.load(path, weights_only=True, map_location="cpu")
+                except Exception as error:  # torch raises whatever its reader trips over
+                    raise InputError(
+                        f"{path}: torn or no checkpoint ({type(error).__name__}); start anew in another --out"
+                    ) from None
+        if world() > 1:
+            state = from_first(state or self._state())
+        if state is None:
             return
-        try:
-            state = torch.load(path, weights_only=True)
-        except Exception as error:  # torch raises whatever its reader trips over
-            raise InputError(
-                f"{path}: torn or no checkpoint ({type(error).__name__}); start anew in another --out"
-            ) from None
         try:
             self.task.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
+            if self.average:
+                self.average.load(state.get("average") or state["module"])
+            if "means" in state:
+                self.means.load(state["means"])
             self.step, self.elapsed = state["step"], state["elapsed"]
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"{path}: does not fit this run ({reason}); start anew in another --out") from None
+        self.saved = self.step
 
     def record(self, task: str, data: list[TrainingData], source: str, **parent: str) -> Training:
         """What the model card says of this run; ``parent`` and ``parent_sha256`` where it built on another model."""
@@ -182,66 +166,101 @@ class Run:
             **parent,
         )
 
+    def write(self, network: Perception, card: ModelCard) -> ModelCard:
+        """Write the model directory, named as the card, into the folder of the run; the card as it was written."""
+        return save_model(self.directory / card.name, network, card) if self.leads else card
+
     def train(self, batches: Callable[[int], Iterator[Any]], title: str) -> dict[str, float]:
-        """Run to the end of the steps or minutes.
+        """Run to the end of the steps or minutes; then the module holds the averaged weights, if there are any.
 
         Args:
-            batches: gives the batches from a step on.
+            batches: gives this process's micro-batches, see ``share``, from a step on.
             title: of the live table.
 
         Returns:
             mean of the logged scalars over the last stretch of the run.
         """
-        with _sole_log(self.directory) as log:
+        with RunLog.sole(self.directory, _warn) if self.leads else nullcontext() as log:
             self.resume()
-            return self._train(batches, title, log)
+            if log:
+                log.cut(self.step)
+            self._train(batches, title, log)
+        if self.average:
+            self.task.module.load_state_dict(self.average.state)
+        self.task.module.to("cpu")
+        return self.means.last
 
-    def _train(self, batches: Callable[[int], Iterator[Any]], title: str, log: TextIO) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        recent: dict[str, float] = {}
-        counted, last_save, started = 0, time.monotonic(), time.monotonic() - self.elapsed
+    def _train(self, batches: Callable[[int], Iterator[Any]], title: str, log: RunLog | None) -> None:
+        last_save, started = time.monotonic(), time.monotonic() - self.elapsed
         self.task.module.train()
         with (
-            _StepwiseInterrupt(self.save) as whole_step,
-            Live(refresh_per_second=1) as live,
+            StepwiseInterrupt(self.save, together=world() > 1) as interrupt,
+            Live(refresh_per_second=1) if log else nullcontext() as live,
         ):
             stream = batches(self.step)
             while self.progress() < 1.0:
-                batch = next(stream)
-                with whole_step():
-                    losses = self._update(batch, title)
+                parts = [next(stream) for _ in range(self.config.accumulate)]
+                with interrupt.step():
+                    scalars = self._update(parts, title)
                     self.step += 1
-                    self.elapsed = time.monotonic() - started
-                    for key, value in losses.items():
-                        sums[key] = sums.get(key, 0.0) + float(value.detach())
-                    counted += 1
-                    if self.step % 50 == 0 or self.progress() >= 1.0:
-                        recent = {key: value / counted for key, value in sums.items()}
-                        rate = round(self.step * self.config.batch / max(self.elapsed, 1e-9), 1)
-                        row = {"step": self.step, "seconds": round(self.elapsed, 1), "samples_per_second": rate}
-                        log.write(json.dumps({**row, "learning_rate": self.learning_rate(), **recent}) + "\n")
-                        log.flush()
-                        live.update(_table(title, {**row, "done": f"{100 * self.progress():.0f} %", **recent}))
-                        sums, counted = {}, 0
+                    if self.average:
+                        self.average.update(self.task.module, self.step)
+                    elapsed = time.monotonic() - started
+                    self.elapsed, stop = agree(elapsed, interrupt.asked is not None, self.device)
+                    self.means.add(scalars)
+                    if self.step % self.config.log_steps == 0 or self.progress() >= 1.0:
+                        row = self._row()
+                        if log:
+                            log.add(row)
+                            live.update(_table(title, {**row, "done": f"{100 * self.progress():.0f} %"}))
                     if time.monotonic() - last_save > self.config.checkpoint_seconds:
-                        self.save()
+                        self._try_to_save()
                         last_save = time.monotonic()
+                if stop and world() > 1:
+                    raise KeyboardInterrupt
         self.save()
-        return recent
 
-    def _update(self, batch: Any, title: str) -> dict[str, Tensor]:
-        """One step of the optimiser; the scalars of the batch."""
+    def _try_to_save(self) -> None:
+        try:
+            self.save()
+        except OSError as error:
+            _warn(f"{CHECKPOINT}: not written ({error.strerror}), the last one is of step {self.saved}; make room")
+
+    def _row(self) -> dict[str, Any]:
+        rate = round(self.step * self.config.batch / max(self.elapsed, 1e-9), 1)
+        return {
+            "step": self.step,
+            "seconds": round(self.elapsed, 1),
+            "samples_per_second": rate,
+            "learning_rate": self.learning_rate(),
+            **self.means.take(),
+        }
+
+    def _update(self, parts: list[Any], title: str) -> dict[str, Tensor]:
+        """One step of the optimiser on the micro-batches; the means of their scalars, over all processes."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        with mixed_precision(self.config.precision):
-            losses = self.task.losses(batch, self.progress())
-        if not torch.isfinite(losses["loss"]):
-            raise InputError(f"{title}: the loss is not finite at step {self.step}; lower loop.learning_rate")
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
+        totals: dict[str, Tensor] = {}
+        for micro, batch in enumerate(parts):
+            seed = np.random.SeedSequence([self.config.seed, self.step, micro]).generate_state(1, np.uint64)[0]
+            torch.manual_seed(int(seed))
+            with mixed_precision(self.config.precision, self.device):
+                losses = self.task.losses(self._moved(batch), self.progress())
+            (losses["loss"] / len(parts)).backward()
+            for key, value in losses.items():
+                totals[key] = totals.get(key, 0) + value.detach() / len(parts)
+        totals = average(self.task.module, totals)
+        if not torch.isfinite(totals["loss"]):
+            raise InputError(f"{title}: the loss is not finite at step {self.step}; lower loop.learning_rate")
         nn.utils.clip_grad_norm_(self.task.module.parameters(), self.config.clip)
         self.optimizer.step()
-        return losses
+        return totals
+
+    def _moved(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.device.type == "cpu":
+            return batch
+        return tuple(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in batch)
 
 
 def _table(title: str, row: dict[str, Any]) -> Table:

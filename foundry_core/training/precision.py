@@ -16,7 +16,10 @@ def fast_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def mixed_precision(precision: Literal["auto", "fp32", "bf16"] = "auto") -> torch.autocast:
-    """Context in which matrix products run in bfloat16, or in float32 as they are."""
-    enabled = precision == "bf16" or (precision == "auto" and fast_bfloat16())
-    return torch.autocast("cpu", torch.bfloat16, enabled=enabled)
+def mixed_precision(
+    precision: Literal["auto", "fp32", "bf16"] = "auto", device: torch.device | str = "cpu"
+) -> torch.autocast:
+    """Context in which matrix products on ``device`` run in bfloat16, or in float32 as they are."""
+    kind = torch.device(device).type
+    fast = fast_bfloat16() if kind == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and fast))

@@ -11,7 +11,6 @@ from foundry_core.card import ModelCard
 from foundry_core.data.stream import ShapeStream
 from foundry_core.models.heads import Perception
 from foundry_core.models.masked import MaskedAutoencoder
-from foundry_core.models.registry import save_model
 from foundry_core.models.teacher import Teacher
 from foundry_core.training.config import PretrainConfig
 from foundry_core.training.loader import GroupedClouds, batches_from
@@ -38,9 +37,7 @@ def pretrain(config: PretrainConfig, out: Path, minutes: float | None = None, so
     task = MaskedPretraining(config)
     run = Run(out, task, config.loop, config, minutes)
     dataset = GroupedClouds(stream, config.preprocessing)
-    run.train(
-        lambda step: batches_from(dataset, step, config.loop.batch, config.loop.workers), f"pretrain {config.name}"
-    )
+    run.train(lambda step: batches_from(dataset, run.share, step, config.loop.workers), f"pretrain {config.name}")
     card = ModelCard(
         name=config.name,
         kind="teacher",
@@ -49,4 +46,4 @@ def pretrain(config: PretrainConfig, out: Path, minutes: float | None = None, so
         preprocessing=config.preprocessing,
         training=[run.record("masked autoencoding (Point-MAE)", stream.provenance(), source)],
     )
-    return save_model(out / config.name, Perception(task.teacher, config.architecture.encoder.width), card)
+    return run.write(Perception(task.teacher, config.architecture.encoder.width), card)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes (torchrun, gloo) take the steps of one; a lost one is replaced and the run goes on."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+psutil = pytest.importorskip("psutil")
+
+from foundry_core.models.parallel import SharedBatchNorm1d, rand, share_statistics  # noqa: E402
+from foundry_core.models.registry import load_model  # noqa: E402
+from foundry_core.schema import parse  # noqa: E402
+from foundry_core.training.config import PretrainConfig  # noqa: E402
+from foundry_core.training.pretrain import pretrain  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {
+    "name": "tiny",
+    "architecture": {
+        "tokenizer": {"first": 8, "second": 16, "third": 16},
+        "encoder": {"width": 24, "depth": 1, "heads": 3, "position_hidden": 8},
+    },
+    "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
+    "data": {"categories": 0, "partial": 0},
+    "loop": {
+        **{"steps": 120, "batch": 8, "learning_rate": 3e-4, "precision": "fp32", "device": "cpu", "workers": 1},
+        **{"checkpoint_seconds": 0.1, "log_steps": 5},
+    },
+}
+
+
+def losses(folder: Path) -> dict[int, dict]:
+    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {row["step"]: row for row in rows}
+
+
+def second_process(torchrun: subprocess.Popen) -> int:
+    for child in psutil.Process(torchrun.pid).children(recursive=True):
+        try:
+            if (
+                child.environ().get("RANK") == "1"
+                and child.environ().get("LOCAL_RANK")
+                and "pretrain" in child.cmdline()
+            ):
+                return child.pid
+        except psutil.Error:
+            continue
+    raise AssertionError("no second process")
+
+
+def test_two_processes_one_of_which_is_lost_give_the_loss_curve_of_one(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS))
+    pretrain(parse(PretrainConfig, SETTINGS, "test"), tmp_path / "one")
+    folder = tmp_path / "two"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    command += ["-m", "foundry_core.cli.main", "pretrain", "--config", str(config), "--out", str(folder)]
+    with open(tmp_path / "output", "w+") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 240
+        while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(second_process(process), signal.SIGKILL)
+        step = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
+        assert process.wait(240) == 0, Path(output.name).read_text()
+        text = Path(output.name).read_text()
+    assert 0 < step < 120, "the kill came too late to test anything"
+    assert text.count("wrote ") == 1  # the first process alone
+    one, two = losses(tmp_path / "one"), losses(folder)
+    assert one.keys() == two.keys() and len(one) == 24
+    for step in one:
+        assert two[step]["loss"] == pytest.approx(one[step]["loss"], rel=1e-5 if step <= 10 else 2e-3), step
+    expected, weights = (load_model(run / "tiny")[0].state_dict() for run in (tmp_path / "one", folder))
+    for name, value in expected.items():
+        if "running" in name:  # batch statistics are those of both processes
+            assert torch.allclose(weights[name], value, rtol=1e-2, atol=1e-3), name
+
+
+def _statistics(rank: int, port: int, folder: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
+    torch.distributed.init_process_group("gloo")
+    x = torch.load(f"{folder}/x.pt")[rank * 6 : rank * 6 + 6].requires_grad_()
+    norm = torch.nn.BatchNorm1d(5)
+    norm.load_state_dict(torch.load(f"{folder}/norm.pt"))
+    share_statistics(norm)
+    assert type(norm) is SharedBatchNorm1d
+    out = norm(x)
+    out.pow(3).mean().backward()
+    torch.distributed.all_reduce(norm.weight.grad)
+    torch.manual_seed(3)
+    result = {"out": out.detach(), "x": x.grad / 2, "weight": norm.weight.grad / 2, "state": norm.state_dict()}
+    torch.save({**result, "rand": rand(4, 3), "after": torch.rand(1)}, f"{folder}/{rank}.pt")
+
+
+def test_batch_norm_and_random_rows_are_those_of_the_whole_batch(tmp_path):
+    torch.manual_seed(0)
+    x, norm = torch.randn(12, 5, 7) * 3 + 5, torch.nn.BatchNorm1d(5)
+    torch.nn.init.normal_(norm.weight)
+    torch.save(x, tmp_path / "x.pt")
+    torch.save(norm.state_dict(), tmp_path / "norm.pt")
+    children = []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for rank in range(2):
+        child = os.fork()  # not a new interpreter: the import of torch is what takes long
+        if not child:
+            status = 1
+            try:
+                _statistics(rank, port, str(tmp_path))
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    x.requires_grad_()
+    out = norm(x)
+    out.pow(3).mean().backward()
+    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    assert torch.allclose(torch.cat([part["out"] for part in both]), out, atol=1e-5)
+    assert torch.allclose(torch.cat([part["x"] for part in both]), x.grad, atol=1e-6)
+    torch.manual_seed(3)
+    rows, after = rand(8, 3), torch.rand(1)
+    assert torch.equal(torch.cat([part["rand"] for part in both]), rows)
+    for part in both:
+        assert torch.allclose(part["weight"], norm.weight.grad, atol=1e-5) and torch.equal(part["after"], after)
+        for name, value in norm.state_dict().items():
+            assert torch.allclose(part["state"][name].float(), value.float(), rtol=1e-5), name
