@@ -18,7 +18,7 @@ from foundry_core.errors import InputError
 
 #: modules of this folder in the order of the help page; each adds its commands with ``register(app)``
 GROUPS = (
-    "demo", "predict", "teach", "models", "embed", "train", "convert", "evaluate", "report", "export", "bench",
+    "demo", "predict", "teach", "models", "embed", "train", "shards", "convert", "evaluate", "report", "export", "bench",
     "world", "ros",
 )  # fmt: skip
 

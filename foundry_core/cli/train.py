@@ -18,37 +18,50 @@ Minutes = Annotated[float | None, typer.Option(min=0.01, help="end after this lo
 Resume = Annotated[Path | None, typer.Option(help="folder of an earlier run to go on with")]
 Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/<name>")]
 Data = Annotated[
-    list[Path] | None, typer.Option(help="shape set .npz to train on too, or a YAML list of them; may be repeated")
+    list[str] | None,
+    typer.Option(
+        help="to train on too: a shape set .npz, tar shards (path or URL, 'shards-{000000..000127}.tar'), or a YAML "
+        "list of them; may be repeated"
+    ),
 ]
 Cache = Annotated[Path, typer.Option(help="folder of what is computed once and kept: teacher features, sightings")]
 DataRoot = Annotated[Path, typer.Option(help="where relative paths of a YAML list start")]
 
 
-def shape_files(data: list[Path] | None, root: Path) -> list:
-    """The shape sets that ``--data`` names."""
+def data_sets(data: list[str] | None, root: Path) -> dict[str, list]:
+    """The shape sets and shards that ``--data`` names, as the keys ``files`` and ``shards`` of a stream."""
+    from foundry_core.data.shards import ShardSet
     from foundry_core.data.stream import ShapeFile
 
-    class ShapeFiles(Settings):
-        """A YAML list of shape sets."""
+    class DataSets(Settings):
+        """A YAML list of shape sets and shards."""
 
-        files: list[ShapeFile]
+        files: list[ShapeFile] = []
+        shards: list[ShardSet] = []
 
     files: list[ShapeFile] = []
-    for path in data or []:
-        if path.suffix in (".yaml", ".yml"):
-            listed = load_settings(path, ShapeFiles).files
-            files += [file.model_copy(update={"path": root / file.path}) for file in listed]
+    shards: list[ShardSet] = []
+    for name in data or []:
+        if "://" in name or name.endswith((".tar", ".tar.gz", ".tgz")):
+            shards.append(ShardSet(urls=name))
+        elif name.endswith((".yaml", ".yml")):
+            listed = load_settings(name, DataSets)
+            files += [file.model_copy(update={"path": root / file.path}) for file in listed.files]
+            shards += [
+                each if "://" in each.urls else each.model_copy(update={"urls": str(root / each.urls)})
+                for each in listed.shards
+            ]
         else:
-            files.append(ShapeFile(path=path))
-    return files
+            files.append(ShapeFile(path=Path(name)))
+    return {key: sets for key, sets in (("files", files), ("shards", shards)) if sets}
 
 
-def _with_data(config, data: list[Path] | None, root: Path):
-    files = shape_files(data, root)
-    if not files:
+def _with_data(config, data: list[str] | None, root: Path):
+    sets = data_sets(data, root)
+    if not sets:
         return config
-    stream = config.data.model_copy(update={"files": [*config.data.files, *files]})
-    return config.model_copy(update={"data": stream})
+    joined = {key: [*getattr(config.data, key), *values] for key, values in sets.items()}
+    return config.model_copy(update={"data": config.data.model_copy(update=joined)})
 
 
 def _restarted() -> bool:
@@ -179,7 +192,8 @@ def register(app: typer.Typer) -> None:
         from foundry_core.training.ablation import ablate as run
         from foundry_core.training.ablation import students, with_seeds
 
-        files = [file.model_dump(mode="json") for file in shape_files(data, data_root)]
-        configs = students(config, {"data": {"files": files}} if files else None, steps)
+        sets = data_sets(data, data_root)
+        named = {key: [each.model_dump(mode="json") for each in values] for key, values in sets.items()}
+        configs = students(config, {"data": named} if named else None, steps)
         for directory in run(with_seeds(configs, seeds), out, str(config), cache):
             _say(str(directory))

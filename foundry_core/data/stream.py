@@ -19,6 +19,7 @@ from foundry_core.data.compositions import compose
 from foundry_core.data.mesh import sample_surface
 from foundry_core.data.procedural import CATEGORIES, make_shape
 from foundry_core.data.shapes import load_shapes
+from foundry_core.data.shards import ShardReader, ShardSet
 from foundry_core.data.visibility import hidden_point_removal
 from foundry_core.errors import InputError
 from foundry_core.schema import Settings
@@ -42,6 +43,7 @@ class StreamConfig(Settings):
     compositions: float = Field(0.5, ge=0, description="weight of the label-free primitive compositions")
     categories: float = Field(0.5, ge=0, description="weight of the parametric categories")
     files: list[ShapeFile] = []
+    shards: list[ShardSet] = []
     partial: float = Field(0.3, ge=0, le=1, description="share of single-view crops")
     rotation: Literal["z", "so3", "mixed"] = Field("mixed", description="mixed: 70 % about z, 30 % any rotation")
     jitter: float = Field(0.01, ge=0, description="largest noise deviation, in radii")
@@ -50,8 +52,8 @@ class StreamConfig(Settings):
 class Source(Protocol):
     """One source of shapes."""
 
-    def draw(self, rng: np.random.Generator, partial: bool) -> np.ndarray:
-        """Points float32 [n,3] of one shape, or of one view of it."""
+    def draw(self, rng: np.random.Generator, partial: bool, index: int) -> np.ndarray:
+        """Points float32 [n,3] of one shape, or of one view of it, for sample ``index`` of the stream."""
 
 
 def _partial_view(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -69,7 +71,7 @@ def _partial_view(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class Compositions:
     """Random compositions of primitives."""
 
-    def draw(self, rng, partial):
+    def draw(self, rng, partial, index):
         points = compose(DENSE, rng)
         return _partial_view(points, rng) if partial else points
 
@@ -77,9 +79,21 @@ class Compositions:
 class Categories:
     """The parametric categories, without their labels."""
 
-    def draw(self, rng, partial):
+    def draw(self, rng, partial, index):
         mesh = make_shape(CATEGORIES[int(rng.integers(len(CATEGORIES)))], rng)
         points, _ = sample_surface(mesh, DENSE, rng)
+        return _partial_view(points, rng) if partial else points
+
+
+class ShardSource:
+    """Shapes of tar shards, one shard after the other."""
+
+    def __init__(self, config: ShardSet, seed: int, share: float):
+        self.config, self.reader = config, ShardReader(config, seed, share)
+
+    def draw(self, rng, partial, index):
+        points = np.asarray(self.reader.shape(index), np.float32)
+        points = points[rng.permutation(len(points))]
         return _partial_view(points, rng) if partial else points
 
 
@@ -93,7 +107,7 @@ class ShapeSetSource:
         self.points = shapes.points
         self.config = config
 
-    def draw(self, rng, partial):
+    def draw(self, rng, partial, index):
         points = np.asarray(self.points[int(rng.integers(len(self.points)))], np.float32)
         points = points[rng.permutation(len(points))]
         return _partial_view(points, rng) if partial else points
@@ -145,17 +159,19 @@ class ShapeStream:
             weighted.append((Categories(), config.categories))
         self.file_sources = [ShapeSetSource(file) for file in config.files]
         weighted += [(source, source.config.weight) for source in self.file_sources]
+        total = sum(weight for _, weight in weighted) + sum(shards.weight for shards in config.shards)
+        self.shard_sources = [ShardSource(shards, seed, shards.weight / total) for shards in config.shards]
+        weighted += [(source, source.config.weight) for source in self.shard_sources]
         if not weighted:
             raise InputError("data: compositions and categories weigh 0 and there are no files; give one a weight")
         self.sources = [source for source, _ in weighted]
-        total = sum(weight for _, weight in weighted)
         self.shares = np.array([weight / total for _, weight in weighted])
         self.config, self.count, self.seed = config, count, seed
 
     def __getitem__(self, index: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, index])
         source = self.sources[int(rng.choice(len(self.sources), p=self.shares))]
-        points = source.draw(rng, partial=rng.random() < self.config.partial)
+        points = source.draw(rng, rng.random() < self.config.partial, index)
         return to_size(augment(points, rng, self.config), self.count, rng)
 
     def provenance(self) -> list[TrainingData]:
@@ -176,4 +192,7 @@ class ShapeStream:
                     shapes=len(source.points),
                 )
             )
+        for shards in self.config.shards:
+            licence = shards.licence or "not stated"
+            seen.append(TrainingData(name=f"shards {shards.urls}", licence=licence, attribution=shards.attribution))
         return seen

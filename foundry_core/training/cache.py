@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from foundry_core.card import WEIGHTS_FILE, Preprocessing, find_model, sha256
+from foundry_core.data.shards import expand
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.files import replacing
@@ -50,6 +52,12 @@ def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing) -> 
     config = stream.config.model_dump(mode="json")
     for file, settings in zip(config["files"], stream.config.files, strict=True):
         file["path"] = sha256(settings.path)  # the content counts, not the place
+    shards = config.pop("shards")
+    if shards:  # too large to read for a name: what can be seen from outside
+        sizes = [
+            (url, os.stat(url).st_size if os.path.exists(url) else None) for s in shards for url in expand(s["urls"])
+        ]
+        config["shards"] = [shards, sizes]
     content = {
         "format": FORMAT,
         "teacher": sha256(find_model(teacher) / WEIGHTS_FILE),

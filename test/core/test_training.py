@@ -156,13 +156,13 @@ def test_r_squared_of_known_cases():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_parse(path):
-    from foundry_core.cli.train import shape_files
+    from foundry_core.cli.train import data_sets
     from foundry_core.schema import load_settings
     from foundry_core.training.config import HeadConfig
 
     values = yaml.safe_load(path.read_text())
     if "files" in values:
-        assert shape_files([path], Path("root"))[0].path.parts[0] == "root"
+        assert data_sets([str(path)], Path("root"))["files"][0].path.parts[0] == "root"
         return
     schema = DistillConfig if "teacher" in values else HeadConfig if "model" in values else PretrainConfig
     assert load_settings(path, schema).name
