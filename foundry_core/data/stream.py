@@ -45,7 +45,9 @@ class StreamConfig(Settings):
     files: list[ShapeFile] = []
     shards: list[ShardSet] = []
     partial: float = Field(0.3, ge=0, le=1, description="share of single-view crops")
-    rotation: Literal["z", "so3", "mixed"] = Field("mixed", description="mixed: 70 % about z, 30 % any rotation")
+    rotation: Literal["none", "z", "so3", "mixed"] = Field(
+        "mixed", description="mixed: 70 % about z, 30 % any rotation"
+    )
     jitter: float = Field(0.01, ge=0, description="largest noise deviation, in radii")
 
 
@@ -114,7 +116,9 @@ class ShapeSetSource:
 
 
 def random_rotation(rng: np.random.Generator, kind: str) -> np.ndarray:
-    """Rotation matrix float32 [3,3] about z, or uniform in SO(3)."""
+    """Rotation matrix float32 [3,3]: none, about z, or uniform in SO(3)."""
+    if kind == "none":
+        return np.eye(3, dtype=np.float32)
     if kind == "mixed":
         kind = "z" if rng.random() < 0.7 else "so3"
     if kind == "z":

@@ -79,3 +79,21 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_stream_of_nothing_is_refused():
     with pytest.raises(InputError, match="data: compositions and categories weigh 0"):
         ShapeStream(StreamConfig(compositions=0, categories=0), 64, 0)
+
+
+def test_clouds_are_turned_as_asked(tmp_path):
+    rod = np.random.default_rng(0).uniform(-1, 1, (1, 64, 3)) * [0.05, 0.05, 1.0]
+    np.savez(tmp_path / "rod.npz", points=rod.astype(np.float32))
+    upright = {}
+    for rotation in ("none", "z", "so3"):
+        file = ShapeFile(path=tmp_path / "rod.npz")
+        config = StreamConfig(compositions=0, categories=0, files=[file], partial=0, rotation=rotation, jitter=0)
+        stream = ShapeStream(config, 64, 0)
+        spread = np.stack([stream[i].std(axis=0) for i in range(20)])
+        upright[rotation] = np.mean(spread.argmax(axis=1) == 2)
+    assert upright["none"] == upright["z"] == 1.0 and upright["so3"] < 0.7
+    config = config.model_copy(update={"rotation": "none"})
+    stream = ShapeStream(config, 64, 0)
+    ratio = np.stack([stream[i].std(axis=0)[:2] for i in range(20)])
+    own = rod[0].std(axis=0)[:2]
+    assert np.allclose(ratio[:, 0] / ratio[:, 1], own[0] / own[1], rtol=0.6)  # only stretched, 0.8 to 1.25
