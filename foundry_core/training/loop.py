@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from foundry_core.card import ModelCard, Training, TrainingData
 from foundry_core.errors import InputError
+from foundry_core.evaluation.curves import CURVES, draw_curves
 from foundry_core.files import replacing, write_atomically
 from foundry_core.models.heads import Perception
 from foundry_core.models.parallel import rank, share_statistics, world
@@ -55,15 +56,21 @@ def _warn(message: str) -> None:
 
 
 class Run:
-    """One training run in a folder of its own: ``config.yaml``, ``log.jsonl`` and ``checkpoint.pt``.
+    """One training run in a folder: ``config.yaml``, ``log.jsonl``, ``curves.png`` of it, and ``checkpoint.pt``.
 
     The position in the data stream and the state of the random generators are functions of the step, so a resumed run
     goes on as an uninterrupted one would, in any number of processes. Only the first process writes.
+
+    Attributes:
+        probes: gives more scalars for a row of the log, from its step and whether it is the run's last.
     """
+
+    probes: Callable[[int, bool], dict[str, float]] | None = None
 
     def __init__(self, directory: Path, task: Task, config: LoopConfig, settings: Settings, minutes: float | None):
         self.directory, self.task, self.config, self.minutes = directory, task, config, minutes
         self.step, self.elapsed, self.saved, self.means = 0, 0.0, 0, Means()
+        self._drawn = 0  # length of the log that the curves show
         torch.set_num_threads(config.threads)
         self.device = join(config.device)
         self.share = Share.of_this_process(config.batch, config.accumulate)
@@ -211,14 +218,29 @@ class Run:
                     if self.step % self.config.log_steps == 0 or self.progress() >= 1.0:
                         row = self._row()
                         if log:
+                            if self.probes:
+                                row |= self.probes(self.step, self.progress() >= 1.0)
                             log.add(row)
                             live.update(_table(title, {**row, "done": f"{100 * self.progress():.0f} %"}))
                     if time.monotonic() - last_save > self.config.checkpoint_seconds:
                         self._try_to_save()
+                        self._draw(log)
                         last_save = time.monotonic()
                 if stop and world() > 1:
                     raise KeyboardInterrupt
-        self.save()
+            self.save()
+            self._draw(log)
+
+    def _draw(self, log: RunLog | None) -> None:
+        """Draw the curves anew if the log has grown; a training does not end for a picture."""
+        text = log.text() if log else ""
+        if len(text) == self._drawn:
+            return
+        self._drawn = len(text)
+        try:
+            draw_curves(text, self.directory / CURVES, str(self.directory))
+        except InputError as error:
+            _warn(str(error))
 
     def _try_to_save(self) -> None:
         try:

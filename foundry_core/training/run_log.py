@@ -83,6 +83,11 @@ class RunLog:
             end += len(line)
         self._file.truncate(end)
 
+    def text(self) -> str:
+        """The log so far, through this handle: to close any other one would end the lock on the file."""
+        self._file.seek(0)
+        return self._file.readall().decode("utf-8", errors="replace")
+
     def add(self, row: dict[str, Any]) -> None:
         """Append a row; one that the disk has no room for is lost, and the run goes on."""
         line = (json.dumps(row) + "\n").encode()
