@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from foundry_core.models.collapse import cloud_statistics, token_deviation
+from foundry_core.models.objective_config import MaeObjective
 from foundry_core.models.parallel import rand
 from foundry_core.models.teacher import Teacher
 from foundry_core.models.tokenizer import PositionEmbedding
@@ -32,14 +34,14 @@ def random_masks(
 class MaskedAutoencoder(nn.Module):
     """The teacher sees a share of the patches; a light decoder rebuilds the points of the others."""
 
-    def __init__(self, teacher: Teacher, neighbors: int, decoder_depth: int, mask_ratio: float):
+    def __init__(self, teacher: Teacher, neighbors: int, config: MaeObjective):
         super().__init__()
         encoder = teacher.architecture.encoder
         self.teacher = teacher
-        self.mask_ratio = mask_ratio
+        self.config = config
         self.mask_token = nn.Parameter(torch.zeros(encoder.width))
         self.position = PositionEmbedding(encoder.position_hidden, encoder.width)
-        self.decoder = Encoder(encoder.width, decoder_depth, encoder.heads, encoder.mlp_ratio)
+        self.decoder = Encoder(encoder.width, config.decoder_depth, encoder.heads, encoder.mlp_ratio)
         self.points = nn.Linear(encoder.width, neighbors * 3)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for part in (self.position, self.decoder, self.points):
@@ -48,7 +50,7 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
         """Losses of one batch: ``loss``, and the statistics that betray a collapse."""
         b, g, k, _ = neighborhoods.shape
-        visible, masked = (index.to(centers.device) for index in random_masks(b, g, self.mask_ratio))
+        visible, masked = (index.to(centers.device) for index in random_masks(b, g, self.config.mask_ratio))
         rows = torch.arange(b, device=centers.device)[:, None]
         features = self.teacher.encode_visible(centers, neighborhoods, visible)  # (B, V, d)
         positions = self.position(torch.cat([centers[rows, visible], centers[rows, masked]], dim=1))
@@ -57,9 +59,4 @@ class MaskedAutoencoder(nn.Module):
         rebuilt = self.points(decoded).view(b, -1, k, 3)
         with torch.autocast(centers.device.type, enabled=False):
             loss = chamfer(rebuilt.float(), neighborhoods[rows, masked].float())
-        pooled = features.detach().float().mean(dim=1)
-        return {
-            "loss": loss,
-            "token_std": features.detach().float().std(dim=(0, 1)).mean(),
-            "cloud_std": pooled.std(dim=0).mean(),
-        }
+        return {"loss": loss, "token_std": token_deviation(features), **cloud_statistics(features)}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
 from foundry_core.card import EncoderConfig
@@ -68,9 +70,15 @@ class Encoder(nn.Module):
     def from_config(cls, config: EncoderConfig) -> Encoder:
         return cls(config.width, config.depth, config.heads, config.mlp_ratio)
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def outputs(self, tokens: Tensor, positions: Tensor) -> Iterator[Tensor]:
+        """Tokens [B,T,d] after each of the blocks, before the final norm."""
         for block in self.blocks:
             tokens = block(tokens + positions)
+            yield tokens
+
+    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        for output in self.outputs(tokens, positions):
+            tokens = output
         return self.norm(tokens)
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foundry_core.card import Architecture, Preprocessing
 from foundry_core.data.stream import StreamConfig
+from foundry_core.models.objective_config import JepaObjective, MaeObjective, Objective, Point2vecObjective
 from foundry_core.schema import Settings
 
 
@@ -40,7 +41,11 @@ class LoopConfig(Settings):
 
 
 class PretrainConfig(Settings):
-    """`foundry pretrain`: masked autoencoding of a teacher."""
+    """`foundry pretrain`: a teacher, without labels."""
+
+    removed_keys: ClassVar[dict[str, str]] = {
+        key: f"write it as objective: {{kind: mae, {key}: ...}}" for key in ("mask_ratio", "decoder_depth")
+    }
 
     name: str
     description: str = ""
@@ -48,8 +53,23 @@ class PretrainConfig(Settings):
     preprocessing: Preprocessing = Preprocessing()
     data: StreamConfig = StreamConfig()
     loop: LoopConfig = LoopConfig()
-    mask_ratio: float = Field(0.6, gt=0, lt=1)
-    decoder_depth: int = Field(2, ge=1)
+    objective: Objective = MaeObjective()
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> PretrainConfig:
+        encoder, groups, objective = self.architecture.encoder, self.preprocessing.groups, self.objective
+        if isinstance(objective, JepaObjective):
+            largest = objective.targets * objective.target_size(groups, 1.0)
+            if largest >= groups:
+                raise ValueError(f"objective: targets may cover {largest} of {groups} groups and leave no context")
+            width = objective.predictor_width or encoder.width // 2
+            if width % encoder.heads:
+                raise ValueError(f"objective: predictor_width {width} is not a multiple of heads {encoder.heads}")
+        elif not 0 < round(groups * objective.mask_ratio) < groups:
+            raise ValueError(f"objective: mask_ratio {objective.mask_ratio} masks all or none of {groups} groups")
+        if isinstance(objective, Point2vecObjective) and objective.target_blocks > encoder.depth:
+            raise ValueError(f"objective: target_blocks {objective.target_blocks} exceeds the depth {encoder.depth}")
+        return self
 
 
 class LossWeights(Settings):

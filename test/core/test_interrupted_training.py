@@ -24,7 +24,7 @@ CONFIG = {
         "encoder": {"width": 24, "depth": 1, "heads": 3, "position_hidden": 8},
     },
     "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
-    "decoder_depth": 1,
+    "objective": {"kind": "mae", "decoder_depth": 1},
     "loop": {"steps": 150, "batch": 4, "precision": "fp32", "workers": 1, "checkpoint_seconds": 1e6},
 }
 

@@ -20,6 +20,7 @@ from foundry_core.card import (  # noqa: E402
 from foundry_core.data.compositions import compose  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.masked import MaskedAutoencoder, chamfer, random_masks  # noqa: E402
+from foundry_core.models.objective_config import MaeObjective  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.models.student import Student  # noqa: E402
 from foundry_core.models.supertokens import SupertokenAssignment, sinkhorn, usage_shortfall  # noqa: E402
@@ -85,7 +86,7 @@ def test_chamfer_equals_the_definition():
 
 def test_masked_autoencoding_learns():
     torch.manual_seed(0)
-    model = MaskedAutoencoder(Teacher(TINY), neighbors=8, decoder_depth=1, mask_ratio=0.5)
+    model = MaskedAutoencoder(Teacher(TINY), 8, MaeObjective(decoder_depth=1, mask_ratio=0.5))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     batch = clouds(8)
     losses = []

@@ -34,7 +34,7 @@ PRETRAIN = {
     "name": "tiny",
     "architecture": ARCHITECTURE,
     "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
-    "decoder_depth": 1,
+    "objective": {"kind": "mae", "decoder_depth": 1},
     "loop": LOOP,
 }
 
@@ -174,7 +174,14 @@ def test_shipped_configurations_parse(path):
         ({"learning_rat": 1}, "learning_rat: unknown key"),
         ({"loop": {"stpes": 1}}, "loop.stpes: unknown key"),
         ({"architecture": {"encoder": {"width": 25, "heads": 3}}}, "width 25 is not a multiple of heads 3"),
-        ({"mask_ratio": 1.5}, "mask_ratio: "),
+        ({"objective": {"kind": "mae", "mask_ratio": 1.5}}, "objective.mae.mask_ratio: "),
+        ({"mask_ratio": 0.7}, "'mask_ratio' was removed: write it as objective: {kind: mae, mask_ratio: ...}"),
+        ({"objective": {"kind": "mea"}}, "objective: "),
+        ({"objective": {"kind": "jepa", "target_ratio": [0.3, 0.3]}}, "leave no context"),
+        ({"objective": {"kind": "point2vec", "target_blocks": 3}}, "target_blocks 3 exceeds the depth 2"),
+        ({"objective": {"kind": "jepa", "predictor_width": 10}}, "10 is not a multiple of heads 3"),
+        ({"objective": {"kind": "point2vec", "decay": [0.9, 0.8]}}, "decay must rise"),
+        ({"objective": {"kind": "mae", "mask_ratio": 0.05}}, "masks all or none"),
     ],
 )
 def test_bad_configurations_name_the_key(change, message):

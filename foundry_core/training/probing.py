@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes on the way: what a linear classifier reads off a network that is being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from foundry_core.card import Preprocessing
+from foundry_core.data.shapes import load_shapes
+from foundry_core.evaluation.curves import PROBE
+from foundry_core.evaluation.features import Groups, group_clouds
+from foundry_core.evaluation.probe import Split, probe_accuracy
+from foundry_core.models.heads import pool
+
+
+class Probes:
+    """Linear probes every so many steps, on the validation part of each set's train split; test splits are not seen.
+
+    The figure is that of `foundry evaluate probe --split validation` with seed 0. The network is left as it was, and
+    no random number that a training draws is used up.
+
+    Args:
+        network: (centers, neighborhoods) to a dict with ``tokens`` [B,G,d]; the one that is being trained.
+        paths: labelled shape sets.
+        every: steps between probes; one more at the end of the run.
+
+    Raises:
+        InputError: a set without labels, or with too few shapes.
+    """
+
+    def __init__(
+        self, network: nn.Module, size: Preprocessing, paths: Sequence[Path], every: int = 2000, threads: int = 1
+    ):
+        self.network, self.every, self.threads = network, every, threads
+        self.sets: dict[str, tuple[Split, Groups, Groups]] = {}
+        for path in paths:
+            split = Split.of(load_shapes(path), validation=True)
+            self.sets[path.stem] = split, group_clouds(split.train.points, size), group_clouds(split.test.points, size)
+        self.seen: int | None = None
+
+    def __call__(self, step: int, last: bool) -> dict[str, float]:
+        """Percent right by set at a row of the log, as scalars for it; nothing where no probe is due."""
+        before = step - 1 if self.seen is None else self.seen
+        self.seen = step
+        if not last and step // self.every == before // self.every:
+            return {}
+        training = self.network.training
+        self.network.eval()
+        with threadpool_limits(self.threads):
+            scores = {
+                PROBE + name: round(
+                    probe_accuracy(
+                        "linear", self._features(train), split.train.label, self._features(test), split.test.label, 0
+                    ),
+                    2,
+                )
+                for name, (split, train, test) in self.sets.items()
+            }
+        self.network.train(training)
+        return scores
+
+    @torch.no_grad()
+    def _features(self, groups: Groups) -> np.ndarray:
+        device = next(self.network.parameters()).device
+        rows = [
+            pool(self.network(centers.to(device), neighborhoods.to(device))["tokens"]).float().cpu().numpy()
+            for centers, neighborhoods, _ in groups.batches()
+        ]
+        return np.concatenate(rows)
