@@ -104,18 +104,30 @@ def register(app: typer.Typer) -> None:
         minutes: Minutes = None,
         resume: Resume = None,
         out: Out = None,
+        probe: Annotated[
+            list[Path] | None,
+            typer.Option(help="labelled shape set .npz whose train split, in part, a linear probe reads on the way"),
+        ] = None,
+        probe_every: Annotated[int, typer.Option(min=1, help="steps between probes")] = 2000,
+        cost: Annotated[bool, typer.Option("--cost", help="print what a sample costs, and train nothing")] = False,
     ) -> None:
-        """Pre-train a teacher without labels, by masked autoencoding.
+        """Pre-train a teacher without labels: masked autoencoding, point2vec or Point-JEPA.
+
+        The folder of the run gets log.jsonl and curves.png of it. docs/pretraining.md says more.
 
         Example: foundry pretrain --config config/train/teacher-small.yaml --minutes 2
         """
         require_torch("pretrain")
         from foundry_core.training.config import PretrainConfig
+        from foundry_core.training.cost import flops_per_sample
         from foundry_core.training.pretrain import pretrain as run
 
         settings = _with_data(load_settings(config, PretrainConfig), data, data_root)
+        if cost:
+            console.print(f"{settings.name}: {flops_per_sample(settings) / 1e9:.3f} GFLOP per sample")
+            return
         folder = _folder(resume, out, settings.name)
-        card = run(settings, folder, minutes, str(config))
+        card = run(settings, folder, minutes, str(config), probe or (), probe_every)
         _say(f"wrote {folder / card.name}: {card.parameters:,} parameters")
 
     @app.command()
@@ -177,23 +189,23 @@ def register(app: typer.Typer) -> None:
         data: Data = None,
         data_root: DataRoot = Path(),
         cache: Cache = Path("runs/cache"),
-        steps: Annotated[int | None, typer.Option(min=1, help="steps of every student; default: the config's")] = None,
-        seeds: Annotated[int, typer.Option(min=1, help="trainings of every student, each with a seed of its own")] = 1,
+        steps: Annotated[int | None, typer.Option(min=1, help="steps of every model; default: the config's")] = None,
+        seeds: Annotated[int, typer.Option(min=1, help="trainings of every model, each with a seed of its own")] = 1,
         out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ablations"),
     ) -> None:
-        """Distil students that differ in one choice each, with the same clouds and steps.
+        """Train students, or teachers, that differ in one choice each, with equal steps or equal compute.
 
         What is trained already is kept, so the command may be stopped and repeated. `foundry evaluate fidelity`
-        then compares the models.
+        then compares students, `foundry evaluate probe` teachers.
 
         Example: foundry ablate --config config/train/ablations/edge.yaml
         """
         require_torch("ablate")
         from foundry_core.training.ablation import ablate as run
-        from foundry_core.training.ablation import students, with_seeds
+        from foundry_core.training.ablation import configurations, with_seeds
 
         sets = data_sets(data, data_root)
         named = {key: [each.model_dump(mode="json") for each in values] for key, values in sets.items()}
-        configs = students(config, {"data": named} if named else None, steps)
+        configs = configurations(config, {"data": named} if named else None, steps)
         for directory in run(with_seeds(configs, seeds), out, str(config), cache):
             _say(str(directory))

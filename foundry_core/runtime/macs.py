@@ -63,9 +63,9 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     yield Product(g, tokenizer.second, tokenizer.third)
     yield Product(rows, tokenizer.first, tokenizer.third)
     yield Product(g if tokenizer.pool == "before" else rows, tokenizer.third, d)
-    yield from _position(g, encoder)
+    yield from position_products(g, encoder)
     if architecture.supertokens is None or budget is None:
-        yield from _blocks(g, encoder)
+        yield from block_products(g, encoder)
         return
     s, heads, size = budget, encoder.heads, d // encoder.heads
     if architecture.supertokens.assignment in ("sinkhorn", "gumbel"):
@@ -76,8 +76,8 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
         yield Product(s, g, 1, rounds, weight=False)
     yield Product(s, g, d + 3, weight=False)
     yield Product(s, d, d)
-    yield from _position(s, encoder)
-    yield from _blocks(s, encoder)
+    yield from position_products(s, encoder)
+    yield from block_products(s, encoder)
     if "cross-attention" in architecture.supertokens.upsampling:
         yield Product(s, d, 2 * d)
         yield Product(s, size, 2 * d + 1, heads, weight=False)
@@ -92,12 +92,14 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     yield Product(g, half, architecture.token_width)
 
 
-def _position(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
+def position_products(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
+    """Of the position embedding of so many tokens."""
     yield Product(tokens, 3, encoder.position_hidden)
     yield Product(tokens, encoder.position_hidden, encoder.width)
 
 
-def _blocks(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
+def block_products(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
+    """Of the transformer blocks on so many tokens."""
     d, size = encoder.width, encoder.width // encoder.heads
     hidden = int(d * encoder.mlp_ratio)
     for _ in range(encoder.depth):

@@ -1,42 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`foundry ablate`: students that differ in one choice each, with the same clouds and the same number of steps."""
+"""`foundry ablate`: students or teachers that differ in one choice each, trained with equal steps or equal compute."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from foundry_core.card import CARD_FILE
 from foundry_core.errors import InputError
 from foundry_core.schema import Settings, parse, read_yaml
-from foundry_core.training.config import DistillConfig
+from foundry_core.training.config import DistillConfig, PretrainConfig
+from foundry_core.training.cost import flops_per_sample
 from foundry_core.training.distill import distill
+from foundry_core.training.pretrain import pretrain
+
+Row = DistillConfig | PretrainConfig
 
 
 class AblationConfig(Settings):
-    """A base configuration of `foundry distill` and the changes to it, a student each."""
+    """A base configuration of `foundry distill` or `foundry pretrain` and the changes to it, a model each."""
 
-    base: Path = Field(description="YAML file, relative to this one")
-    steps: int = Field(ge=1, description="optimiser steps of every student")
+    base: Path = Field(description="YAML file, relative to this one; of a student if it names a teacher")
+    steps: int = Field(ge=1, description="optimiser steps of every model")
+    equal: Literal["steps", "compute"] = Field(
+        "steps",
+        description="compute: `steps` are the base's, and each other teacher has as many as cost the same; see "
+        "foundry_core.training.cost",
+    )
     rows: dict[str, dict[str, Any]] = Field(description="name -> keys of the base that change, nested as there")
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``change``; mappings are merged key by key."""
+    """``base`` with the values of ``change``; mappings are merged key by key, unless they are of another ``kind``."""
     result = dict(base)
     for key, value in change.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        result[key] = merged(base[key], value) if both else value
+        old = base.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict) and value.get("kind") in (None, old.get("kind"))
+        result[key] = merged(old, value) if both else value
     return result
 
 
-def students(path: Path, data: dict[str, Any] | None = None, steps: int | None = None) -> dict[str, DistillConfig]:
+def configurations(path: Path, data: dict[str, Any] | None = None, steps: int | None = None) -> dict[str, Row]:
     """The configuration of every row, by name, validated before anything is trained.
 
     Args:
-        data: changes to every row, as those of a row.
+        data: changes to the base, as those of a row, which has the last word.
         steps: instead of the file's.
 
     Raises:
@@ -44,19 +54,35 @@ def students(path: Path, data: dict[str, Any] | None = None, steps: int | None =
     """
     config = parse(AblationConfig, read_yaml(path), path)
     base = read_yaml(path.parent / config.base)
+    schema = DistillConfig if "teacher" in base else PretrainConfig
+    if config.equal == "compute" and schema is DistillConfig:
+        raise InputError(f"{path}: equal: the compute of students is not known; compare them with equal steps")
+    steps = steps or config.steps
+    base = merged(merged(base, {"loop": {"steps": steps}}), data or {})
+    reference = parse(schema, base, path.parent / config.base)
     made = {}
     for name, change in config.rows.items():
         if name in ("", ".", "..") or Path(name).name != name:
             raise InputError(f"{path}: rows: '{name}' is no folder name; use letters, digits and dashes")
-        values = merged(merged(merged(base, {"loop": {"steps": steps or config.steps}}), change), data or {})
-        made[name] = parse(DistillConfig, {**values, "name": name}, f"{path}: rows.{name}")
+        where = f"{path}: rows.{name}"
+        row = parse(schema, {**merged(base, change), "name": name}, where)
+        if not (row.data.compositions or row.data.categories or row.data.files or row.data.shards):
+            raise InputError(f"{where}: data: nothing to train on; give shape sets with --data")
+        made[name] = _with_compute_of(reference, row) if config.equal == "compute" else row
     return made
 
 
-def with_seeds(configs: dict[str, DistillConfig], seeds: int) -> dict[str, DistillConfig]:
+def _with_compute_of(reference: PretrainConfig, row: PretrainConfig) -> PretrainConfig:
+    """The row with as many steps as cost what the reference costs."""
+    whole = reference.loop.steps * reference.loop.batch * flops_per_sample(reference)
+    steps = max(1, round(whole / (row.loop.batch * flops_per_sample(row))))
+    return row.model_copy(update={"loop": row.loop.model_copy(update={"steps": steps})})
+
+
+def with_seeds(configs: dict[str, Row], seeds: int) -> dict[str, Row]:
     """Every row once for each of the training seeds 0, 1, ..., seed by seed; a second one of ``row`` is ``row-seed1``.
 
-    A seed draws the weights and the order of the clouds; the clouds stay the same.
+    A seed draws the weights and the order of a student's clouds, which stay the same; a teacher's are drawn by it too.
     """
     made = {}
     for seed in range(seeds):
@@ -67,8 +93,8 @@ def with_seeds(configs: dict[str, DistillConfig], seeds: int) -> dict[str, Disti
     return made
 
 
-def ablate(configs: dict[str, DistillConfig], out: Path, source: str, cache: Path) -> list[Path]:
-    """Train what is not there yet, each student in ``out/<name>``; the model directories, in order.
+def ablate(configs: dict[str, Row], out: Path, source: str, cache: Path) -> list[Path]:
+    """Train what is not there yet, each model in ``out/<name>``; the model directories, in order.
 
     A run that was interrupted goes on from its checkpoint.
     """
@@ -76,6 +102,9 @@ def ablate(configs: dict[str, DistillConfig], out: Path, source: str, cache: Pat
     for name, config in configs.items():
         directory = out / name / name
         if not (directory / CARD_FILE).is_file():
-            distill(config, out / name, source=f"{source}: {name}", cache=cache)
+            if isinstance(config, PretrainConfig):
+                pretrain(config, out / name, source=f"{source}: {name}")
+            else:
+                distill(config, out / name, source=f"{source}: {name}", cache=cache)
         directories.append(directory)
     return directories

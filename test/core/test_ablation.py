@@ -3,6 +3,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,9 +13,9 @@ from test_models import TINY, card  # noqa: E402
 
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
-from foundry_core.schema import load_settings  # noqa: E402
-from foundry_core.training.ablation import ablate, merged, students, with_seeds  # noqa: E402
-from foundry_core.training.config import DistillConfig  # noqa: E402
+from foundry_core.schema import parse, read_yaml  # noqa: E402
+from foundry_core.training.ablation import ablate, configurations, merged, with_seeds  # noqa: E402
+from foundry_core.training.cost import flops_per_sample  # noqa: E402
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config/train/ablations").glob("*.yaml"))
 
@@ -43,13 +44,13 @@ def test_a_change_replaces_what_it_names_and_nothing_else():
 
 def test_rows_are_trained_with_equal_steps_and_only_once(tmp_path):
     path = write(tmp_path, {"same": {}, "fps": {"architecture": {"supertokens": {"assignment": "fps"}}}})
-    first = ablate(students(path), tmp_path / "runs", "test", tmp_path / "cache")
+    first = ablate(configurations(path), tmp_path / "runs", "test", tmp_path / "cache")
     assert [directory.name for directory in first] == ["same", "fps"]
     cards = [load_model(directory)[1] for directory in first]
     assert [made.training[-1].steps for made in cards] == [4, 4]
     assert [made.architecture.supertokens.assignment for made in cards] == ["sinkhorn", "fps"]
     kept = [(directory / "model.safetensors").stat().st_mtime_ns for directory in first]
-    ablate(students(path), tmp_path / "runs", "test", tmp_path / "cache")
+    ablate(configurations(path), tmp_path / "runs", "test", tmp_path / "cache")
     assert [(directory / "model.safetensors").stat().st_mtime_ns for directory in first] == kept
 
 
@@ -63,20 +64,58 @@ def test_rows_are_trained_with_equal_steps_and_only_once(tmp_path):
 )
 def test_a_bad_row_is_named_before_anything_is_trained(tmp_path, rows, message):
     with pytest.raises(InputError, match=message):
-        students(write(tmp_path, {"good": {}, **rows}))
+        configurations(write(tmp_path, {"good": {}, **rows}))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_ablations_hold_their_base_unchanged_as_one_row(path):
-    rows = students(path)
-    base = load_settings(path.parent / yaml.safe_load(path.read_text())["base"], DistillConfig)
+    data = {"data": {"files": [{"path": "some.npz"}]}}
+    rows, values = configurations(path, data), yaml.safe_load(path.read_text())
+    base = parse(type(next(iter(rows.values()))), merged(read_yaml(path.parent / values["base"]), data), path)
     same = {"name", "loop"}
-    assert any(row.model_dump(exclude=same) == base.model_dump(exclude=same) for row in rows.values())
-    assert len({row.loop.steps for row in rows.values()}) == 1
+    (first, *_) = [row for row in rows.values() if row.model_dump(exclude=same) == base.model_dump(exclude=same)]
+    assert first.loop.steps == values["steps"]
+    if values.get("equal") == "compute":
+        costs = [row.loop.steps * row.loop.batch * flops_per_sample(row) for row in rows.values()]
+        assert max(costs) < 1.01 * min(costs) and len({row.loop.steps for row in rows.values()}) > 3
+    else:
+        assert {row.loop.steps for row in rows.values()} == {values["steps"]}
+
+
+def test_teachers_that_differ_in_objective_and_width_are_trained_with_equal_compute(tmp_path):
+    points = np.random.default_rng(0).normal(size=(8, 64, 3)).astype(np.float32)
+    np.savez(tmp_path / "set.npz", points=points)
+    base = {
+        "name": "base",
+        "architecture": TINY.model_dump(exclude={"output_width", "supertokens"}),
+        "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
+        "objective": {"kind": "mae", "decoder_depth": 1},
+        "data": {"compositions": 0, "categories": 0, "partial": 0},
+        "loop": {"batch": 4, "workers": 0, "precision": "fp32"},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    rows = {
+        "mae": {},
+        "jepa": {"objective": {"kind": "jepa", "predictor_depth": 1}},
+        "wide": {"architecture": {"encoder": {"width": 48}}},
+        "none": {"data": {"files": []}},
+    }
+    path = tmp_path / "ablation.yaml"
+    text = {"base": "base.yaml", "steps": 9, "equal": "compute", "rows": rows}
+    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    data = {"data": {"files": [{"path": str(tmp_path / "set.npz")}]}}
+    with pytest.raises(InputError, match="rows.none: data: nothing to train on"):
+        configurations(path, data)
+    del rows["none"]
+    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    made = configurations(path, data)
+    cards = [load_model(directory)[1] for directory in ablate(made, tmp_path / "runs", "test", tmp_path / "cache")]
+    assert [card.training[-1].steps for card in cards] == [row.loop.steps for row in made.values()]
+    assert made["mae"].loop.steps == 9 > made["wide"].loop.steps and "Point-JEPA" in cards[1].training[0].task
 
 
 def test_seeds_repeat_every_row_with_weights_of_its_own_on_the_same_clouds(tmp_path):
-    rows = with_seeds(students(write(tmp_path, {"a": {}, "b": {}})), 2)
+    rows = with_seeds(configurations(write(tmp_path, {"a": {}, "b": {}})), 2)
     assert list(rows) == ["a", "b", "a-seed1", "b-seed1"]
     assert [row.loop.seed for row in rows.values()] == [0, 0, 1, 1]
     assert all(row.name == name for name, row in rows.items())
