@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean environment-demo environment-dev
+.PHONY: help demo test kill-training lint clean environment-demo environment-dev
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(if $(shell $(name) -c 'import sys; assert (3,10) <= sys.version_info < (3,13)' 2>/dev/null && echo ok),$(name))))
 SOURCES := setup.py setup.cfg package.xml pyproject.toml constraints.txt
@@ -12,13 +12,16 @@ OUT ?= out/demo
 PYTEST_ARGUMENTS ?=
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
 
 demo: environment-demo ## a simulated world through the real nodes: report and pictures in out/demo (no torch)
 	.venv/bin/foundry demo --out $(OUT)
 
 test: environment-dev ## every test, in .venv-dev
 	.venv-dev/bin/python -m pytest $(PYTEST_ARGUMENTS)
+
+kill-training: environment-dev ## 20 SIGKILLs at random moments of a tiny training, compared with an undisturbed one
+	OMP_NUM_THREADS=1 .venv-dev/bin/python test/kill_training.py --kills 20
 
 lint: environment-dev ## ruff
 	.venv-dev/bin/ruff check .

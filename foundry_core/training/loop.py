@@ -113,14 +113,14 @@ class Run:
         """
         if not self.leads:
             return
-        buffer = io.BytesIO()  # torch's own writer does not come back from a write that fails
-        torch.save(self._state(), buffer)
+        state = self._state()  # in memory first: torch's own writer does not come back from a write that fails
         with replacing(self.directory / CHECKPOINT) as stream:
-            stream.write(buffer.getbuffer())
+            stream.write(state)
         self.saved = self.step
 
-    def _state(self) -> dict[str, Any]:
-        return {
+    def _state(self) -> memoryview:
+        buffer = io.BytesIO()
+        state = {
             "module": self.task.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state if self.average else None,
@@ -128,25 +128,26 @@ class Run:
             "step": self.step,
             "elapsed": self.elapsed,
         }
+        torch.save(state, buffer)
+        return buffer.getbuffer()
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint, if there is one; every process from the state of the first."""
-        path = self.directory / CHECKPOINT
-        state = None
+        path, data = self.directory / CHECKPOINT, None
         if self.leads:
             for torn in self.directory.glob(f".{CHECKPOINT}.*.tmp"):
                 torn.unlink(missing_ok=True)  # of a run that was killed while it wrote
-            if path.is_file():
-                try:
-                    state = torch.load(path, weights_only=True, map_location="cpu")
-                except Exception as error:  # torch raises whatever its reader trips over
-                    raise InputError(
-                        f"{path}: torn or no checkpoint ({type(error).__name__}); start anew in another --out"
-                    ) from None
+            data = path.read_bytes() if path.is_file() else None
         if world() > 1:
-            state = from_first(state or self._state())
-        if state is None:
+            data = from_first(bytes(self._state()) if self.leads and data is None else data)
+        if data is None:
             return
+        try:
+            state = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        except Exception as error:  # torch raises whatever its reader trips over
+            raise InputError(
+                f"{path}: torn or no checkpoint ({type(error).__name__}); start anew in another --out"
+            ) from None
         try:
             self.task.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
