@@ -167,6 +167,7 @@ class Training(Settings):
     config: str = Field("", description="the committed configuration file")
     parent: str = Field("", description="the model this one was distilled from or built upon")
     parent_sha256: str = ""
+    keeps_features: bool = Field(True, description="token features are those of before, or rebuilt ones of the parent")
 
 
 class Metric(Settings):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`foundry pretrain`, `foundry distill` and `foundry head`."""
+"""`foundry pretrain`, `foundry distill` and `foundry ablate`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _say(text: str) -> None:
         console.print(text)
 
 
-def _folder(resume: Path | None, out: Path | None, name: str) -> Path:
+def run_folder(resume: Path | None, out: Path | None, name: str) -> Path:
     if name in ("", ".", "..") or Path(name).name != name:  # the model is written to a folder of this name
         raise InputError(f"name: '{name}' in the configuration is no folder name; use letters, digits and dashes")
     if resume is not None:
@@ -126,7 +126,7 @@ def register(app: typer.Typer) -> None:
         if cost:
             console.print(f"{settings.name}: {flops_per_sample(settings) / 1e9:.3f} GFLOP per sample")
             return
-        folder = _folder(resume, out, settings.name)
+        folder = run_folder(resume, out, settings.name)
         card = run(settings, folder, minutes, str(config), probe or (), probe_every)
         _say(f"wrote {folder / card.name}: {card.parameters:,} parameters")
 
@@ -155,33 +155,9 @@ def register(app: typer.Typer) -> None:
             settings = settings.model_copy(update={"teacher": teacher})
         if fresh:
             settings = settings.model_copy(update={"cache": 0})
-        folder = _folder(resume, out, settings.name)
+        folder = run_folder(resume, out, settings.name)
         card = run(settings, folder, minutes, str(config), cache)
         _say(f"wrote {folder / card.name}: {card.parameters:,} parameters")
-
-    @app.command()
-    def head(
-        config: Config,
-        model: Annotated[str | None, typer.Option(help="name or path of the backbone; default: the config's")] = None,
-        cache: Cache = Path("runs/cache"),
-        minutes: Minutes = None,
-        resume: Resume = None,
-        out: Out = None,
-    ) -> None:
-        """Train object and part heads on a frozen backbone, from simulated sensor views and sweeps.
-
-        Example: foundry head --config config/train/heads-base.yaml --model runs/foundry-base/foundry-base
-        """
-        require_torch("head")
-        from foundry_core.training.config import HeadConfig
-        from foundry_core.training.heads import train_heads
-
-        settings = load_settings(config, HeadConfig)
-        if model is not None:
-            settings = settings.model_copy(update={"model": model})
-        folder = _folder(resume, out, settings.name)
-        card = train_heads(settings, folder, minutes, str(config), cache)
-        _say(f"wrote {folder / card.name}: {', '.join(f'{m.name} {m.value} {m.unit}' for m in card.metrics)}")
 
     @app.command()
     def ablate(

@@ -52,16 +52,21 @@ class PartHead(nn.Module):
     Qi et al., 2017); interpolation is linear, so this equals interpolating first at a tenth of the cost.
     """
 
-    def __init__(self, width: int, parts: int, hidden: int = 192):
+    def __init__(self, width: int, parts: int, hidden: int = 192, categories: int = 0):
+        """``categories``: of so many it is told one, as a one-hot vector beside each point."""
         super().__init__()
         self.norm = nn.LayerNorm(width)
+        self.category = nn.Linear(categories, hidden, bias=False) if categories else None
         self.token = nn.Linear(width, hidden)
         self.cloud = nn.Linear(2 * width, hidden)
         self.point = nn.Linear(6, hidden)
         self.mlp = nn.Sequential(nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, parts))
 
-    def forward(self, tokens: Tensor, centers: Tensor, points: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        """``index`` int64 [B,N,k] and ``weight`` [B,N,k] are :func:`foundry_core.geometry.interpolation`."""
+    def forward(
+        self, tokens: Tensor, centers: Tensor, points: Tensor, index: Tensor, weight: Tensor, category=None
+    ) -> Tensor:
+        """``index`` int64 [B,N,k] and ``weight`` [B,N,k] are :func:`foundry_core.geometry.interpolation`; ``category``
+        float [B,C] is one-hot."""
         # as matrix products with a mostly empty [B,N,G] matrix: on a CPU several times faster than gathering rows
         slots = torch.arange(tokens.shape[1], device=tokens.device)
         hits = [(index[:, :, k, None] == slots).to(weight.dtype) for k in range(index.shape[2])]  # (B, N, G) each
@@ -70,6 +75,8 @@ class PartHead(nn.Module):
         x = torch.bmm(spread, self.token(tokens).to(spread.dtype))  # (B, N, hidden)
         offset = points - torch.bmm(hits[0], centers)  # (B, N, 3), to the nearest centre
         x = x + self.cloud(pool(tokens))[:, None] + self.point(torch.cat([points, offset], dim=-1))
+        if self.category is not None:
+            x = x + self.category(category)[:, None]
         return self.mlp(x)
 
 

@@ -36,6 +36,56 @@ def _doubt(probability: np.ndarray) -> np.ndarray:
     return DOUBT * np.log(probability / (1 - probability))
 
 
+@dataclass(frozen=True)
+class Whitening:
+    """Features centred and whitened by the pooled covariance within classes, and scaled to length 1.
+
+    Attributes:
+        center: float [F].
+        matrix: float [F,F].
+    """
+
+    center: np.ndarray
+    matrix: np.ndarray
+
+    @classmethod
+    def fit(cls, features: np.ndarray, classes: np.ndarray, shrinkage: float = SHRINKAGE) -> Whitening:
+        """From features [R,F] and their classes int [R]; a share ``shrinkage`` of the covariance is the identity's."""
+        features = np.asarray(features, np.float64)
+        center = features.mean(axis=0)
+        _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
+        sums = np.zeros((len(counts), features.shape[1]))
+        np.add.at(sums, inverse, features)
+        within = features - (sums / counts[:, None])[inverse]
+        covariance = within.T @ within / max(len(features) - len(counts), 1)
+        scale = max(float(np.trace(covariance)) / len(covariance), 1e-12)
+        covariance = (1 - shrinkage) * covariance + shrinkage * scale * np.eye(len(covariance))
+        values, vectors = np.linalg.eigh(covariance)
+        return cls(center, vectors / np.sqrt(values))
+
+    def units(self, features: np.ndarray) -> np.ndarray:
+        """Unit vectors float64 [n,F] of features [n,F]."""
+        white = (np.asarray(features, np.float64) - self.center) @ self.matrix
+        return white / np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)
+
+
+def class_means(units: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
+    """Mean directions, unit vectors [count,F], of the classes of unit vectors [R,F]; each of them has a member."""
+    sums = np.zeros((count, units.shape[1]))
+    np.add.at(sums, classes, units)
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def nearest_cosine(units: np.ndarray, others: np.ndarray, own: bool = False) -> np.ndarray:
+    """Mean cosine [n] of unit vectors [n,F] to the :data:`NEAREST` of ``others`` [R,F]; with ``own`` the vectors are
+    these, each compared without itself."""
+    cosine = units @ others.T
+    if own:
+        np.fill_diagonal(cosine, -1.0)
+    count = min(NEAREST, cosine.shape[1] - own)
+    return np.partition(cosine, -count, axis=1)[:, -count:].mean(axis=1)
+
+
 class Space:
     """Whitened features, and the ordinary objects in them.
 
@@ -46,33 +96,18 @@ class Space:
     """
 
     def __init__(self, features: np.ndarray, classes: np.ndarray, probabilities: np.ndarray) -> None:
-        features = np.asarray(features, np.float64)
-        self.mean = features.mean(axis=0)
-        _, inverse, counts = np.unique(classes, return_inverse=True, return_counts=True)
-        sums = np.zeros((len(counts), features.shape[1]))
-        np.add.at(sums, inverse, features)
-        within = features - (sums / counts[:, None])[inverse]
-        covariance = within.T @ within / max(len(features) - len(counts), 1)
-        scale = max(float(np.trace(covariance)) / len(covariance), 1e-12)
-        covariance = (1 - SHRINKAGE) * covariance + SHRINKAGE * scale * np.eye(len(covariance))
-        values, vectors = np.linalg.eigh(covariance)
-        self._whiten = vectors / np.sqrt(values)  # (F, F)
+        self._whitening = Whitening.fit(features, classes)
         self.ordinary = self.embed(features)
         #: what each ordinary object's similarity to a taught class is held against
         self.bar = self._nearest(self.ordinary, own=True) + _doubt(np.asarray(probabilities, np.float64))
 
     def embed(self, features: np.ndarray) -> np.ndarray:
         """Unit vectors float64 [n,F] of features [n,F]."""
-        white = (np.asarray(features, np.float64) - self.mean) @ self._whiten
-        return white / np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)
+        return self._whitening.units(features)
 
     def _nearest(self, units: np.ndarray, own: bool = False) -> np.ndarray:
         """Mean cosine [n] to the nearest ordinary objects; with ``own`` the units are these, each without itself."""
-        cosine = units @ self.ordinary.T
-        if own:
-            np.fill_diagonal(cosine, -1.0)
-        count = min(NEAREST, cosine.shape[1] - own)
-        return np.partition(cosine, -count, axis=1)[:, -count:].mean(axis=1)
+        return nearest_cosine(units, self.ordinary, own)
 
     def bar_of(self, units: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         """What the similarity [n] of units [n,F] is held against, given the model's best probabilities [n]."""

@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foundry_core.card import GRAPH_FILE, WEIGHTS_FILE, ModelCard
+from foundry_core.card import ModelCard
 from foundry_core.errors import InputError
 from foundry_core.files import replacing
+from foundry_core.head_card import fingerprint
 from foundry_core.runtime.fewshot import FewShotHead, Space
 from foundry_core.runtime.objects import OTHER, UNKNOWN
 
@@ -35,11 +36,6 @@ class Ordinary(NamedTuple):
     features: np.ndarray
     classes: np.ndarray
     probabilities: np.ndarray
-
-
-def fingerprint(card: ModelCard) -> str:
-    """SHA-256 of a model's weights (of its graph, where the directory has none)."""
-    return card.files.get(WEIGHTS_FILE) or card.files.get(GRAPH_FILE, "")
 
 
 class TaughtClasses:

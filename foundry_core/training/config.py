@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from foundry_core.card import Architecture, Preprocessing
 from foundry_core.data.stream import StreamConfig
+from foundry_core.head_card import Kind
 from foundry_core.models.objective_config import JepaObjective, MaeObjective, Objective, Point2vecObjective
 from foundry_core.schema import Settings
 
@@ -136,3 +138,62 @@ class HeadConfig(Settings):
     part_hidden: int = Field(96, ge=1, description="width of the part head, which runs once for every point")
     label_smoothing: float = Field(0.05, ge=0, lt=1)
     reject: float = Field(0.03, ge=0, lt=1, description="share of known validation objects that may be called unknown")
+
+
+#: what a loop is given where the configuration of a transfer head says nothing else
+_LOOPS: dict[str, dict[str, Any]] = {
+    "linear": {"steps": 1500, "batch": 64, "learning_rate": 1e-3, "weight_decay": 0.1},
+    "mlp": {"steps": 1500, "batch": 64, "learning_rate": 1e-3, "weight_decay": 0.1},
+    "parts": {"steps": 4000, "batch": 32, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "ncm": {},
+    "finetune": {"steps": 3000, "batch": 32, "learning_rate": 1e-3, "weight_decay": 0.05, "precision": "bf16"},
+}
+
+
+class TransferConfig(Settings):
+    """`foundry head --data`: a head of its own on a shape set, for a model and every other of its family."""
+
+    name: str = Field("", description="of the head; <kind>-<data> if not set")
+    model: str = Field(description="name or path of the backbone")
+    data: Path = Field(description="labelled shape set .npz; its train split is learned from")
+    kind: Kind = Field("linear", description="classes by linear, mlp or nearest class mean (ncm); or parts")
+    budget: int | None = Field(None, ge=1, description="supertokens of a student; its own number if not set")
+    finetune: bool = Field(False, description="train the backbone too, end to end; it becomes a model of its own")
+    hidden: int = Field(256, ge=1, description="width of the layers of an mlp or parts head")
+    dropout: float = Field(0.5, ge=0, lt=1, description="of pooled features and hidden layers of a linear or mlp head")
+    depths: list[int] = Field([], description="blocks of a teacher, from 1 on, that a parts head reads beside the last")
+    supertokens: bool = Field(False, description="a parts head reads each token's supertokens too; a student's")
+    category: bool = Field(False, description="a parts head is told the category (its shapes need labels)")
+    leave_out: int = Field(0, ge=0, description="classes, drawn by the seed, that the head is not shown")
+    folds: int = Field(5, ge=2, description="parts of the train split; each is judged by a head that did not learn it")
+    unknown: Literal["energy", "distance"] = Field("distance", description="what decides that an object is of no class")
+    exemplars: int = Field(32, ge=1, description="train shapes of each class that distances are measured to, at most")
+    reject: float = Field(0.05, ge=0, lt=1, description="share of known shapes that may be called unknown")
+    backbone_rate: float = Field(0.1, gt=0, le=1, description="fine-tuning: rate of the last block over the head's")
+    layer_decay: float = Field(0.8, gt=0, le=1, description="fine-tuning: rate of a block over that of the next")
+    loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loop_of_the_kind(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("loop", {}), dict):
+            return values
+        usual = {"precision": "fp32", **_LOOPS.get(str(values.get("kind", "linear")), {})}
+        if values.get("finetune") is True:
+            usual |= _LOOPS["finetune"]
+        return {**values, "loop": {**usual, **values.get("loop", {})}}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TransferConfig:
+        if (self.depths or self.supertokens or self.category) and self.kind != "parts":
+            raise ValueError("depths, supertokens and category are for heads of kind parts")
+        if self.kind == "parts" and self.leave_out:
+            raise ValueError("leave_out is for heads of classes, not for parts")
+        if self.finetune and (self.kind == "ncm" or self.depths or self.supertokens):
+            raise ValueError("finetune is for linear, mlp and parts heads on the last features")
+        return self
+
+    @property
+    def title(self) -> str:
+        """Name of the head."""
+        return self.name or f"{self.kind}-{self.data.stem}"

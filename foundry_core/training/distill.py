@@ -176,7 +176,10 @@ def _start(
     if card.training[: len(teacher.training)] != teacher.training:
         raise InputError(f"{source}: start: {config.start} is no student of {teacher.name}; name one that is")
     after = card.training[len(teacher.training) :]
-    return model.backbone, [*teacher.training, *(record for record in after if record.parent)]  # not those of its heads
+    return model.backbone, [
+        *teacher.training,
+        *(record for record in after if record.parent == teacher.name),
+    ]  # not of its heads
 
 
 def distill(

@@ -15,6 +15,7 @@ from foundry_core.card import Heads, Metric, ModelCard, ObjectHead, PartHead, Tr
 from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES, make_shape
 from foundry_core.evaluation.matching import mean_part_iou
 from foundry_core.export.rewrite import for_inference
+from foundry_core.head_card import fingerprint
 from foundry_core.models.heads import Perception
 from foundry_core.models.registry import create_perception, load_model
 from foundry_core.runtime.sizes import log_likelihood
@@ -163,7 +164,13 @@ def train_heads(
             "metrics": [*card.metrics, *_metrics(network, held_out, logits, heads.objects)],
             "training": [
                 *card.training,
-                run.record("heads on the frozen backbone: classes and parts", [_seen(train)], source),
+                run.record(
+                    "heads on the frozen backbone: classes and parts",
+                    [_seen(train)],
+                    source,
+                    parent=card.name,
+                    parent_sha256=fingerprint(card),
+                ),
             ],
         }
     )

@@ -46,6 +46,7 @@ class Task(Protocol):
     """
 
     module: nn.Module
+    # a task may have `rate(name) -> float`: the learning rate of a parameter of the module over the loop's
 
     def losses(self, batch: Any, progress: float) -> dict[str, Tensor]:
         """Scalars of one batch; ``loss`` is minimised, the others are logged. ``progress`` runs from 0 to 1."""
@@ -78,18 +79,26 @@ class Run:
         task.module.to(self.device)
         if world() > 1:
             share_statistics(task.module)
-        # BatchNorm, LayerNorm and biases keep their scale: weight decay is for matrices
-        matrices = [p for p in task.module.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in task.module.parameters() if p.requires_grad and p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-        )
+        groups, self._rates = self._parameter_groups()
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.average = AveragedWeights(task.module, config.ema) if config.ema else None
         if self.leads:
             directory.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
             write_atomically(directory / "config.yaml", text.encode())
+
+    def _parameter_groups(self) -> tuple[list[dict[str, Any]], list[float]]:
+        """Groups for the optimiser, and the rate of each over the loop's (of a task without ``rate``: 1)."""
+        rate = getattr(self.task, "rate", lambda name: 1.0)
+        # BatchNorm, LayerNorm and biases keep their scale: weight decay is for matrices
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {(1.0, self.config.weight_decay): [], (1.0, 0.0): []}
+        for name, parameter in self.task.module.named_parameters():
+            if parameter.requires_grad:
+                decay = self.config.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate(name), decay), []).append(parameter)
+        filled = {key: members for key, members in groups.items() if members or key[0] == 1.0}
+        made = [{"params": members, "weight_decay": decay} for (_, decay), members in filled.items()]
+        return made, [rate for rate, _ in filled]
 
     def progress(self) -> float:
         """Share of the run that is done: of the steps, or of the minutes when they are given."""
@@ -261,8 +270,8 @@ class Run:
 
     def _update(self, parts: list[Any], title: str) -> dict[str, Tensor]:
         """One step of the optimiser on the micro-batches; the means of their scalars, over all processes."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self.learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         for micro, batch in enumerate(parts):
