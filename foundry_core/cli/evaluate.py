@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli import fewshot, parts, segments, tracks
+from foundry_core.cli import evaluate_head, fewshot, parts, segments, tracks
 from foundry_core.cli.common import console, prepare_torch, require_writable, write_json
 from foundry_core.errors import InputError
 
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="evaluate")
+    evaluate_head.register(group)
     fewshot.register(group)
     parts.register(group)
     segments.register(group)

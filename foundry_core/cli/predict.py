@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foundry_core.cli.common import DEFAULT_MODEL, console, require_writable, write_json
+from foundry_core.cli.evaluate_head import open_heads
+from foundry_core.errors import InputError
 
 if TYPE_CHECKING:
+    from foundry_core.runtime.head_perceiver import HeadPerceiver
     from foundry_core.runtime.objects import Prediction
     from foundry_core.runtime.pipeline import Pipeline
 
@@ -33,12 +36,11 @@ def _row(prediction: Prediction, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _predict(pipeline: Pipeline, path: Path, scene: bool) -> dict[str, Any]:
+def _predict(pipeline: Pipeline | HeadPerceiver, names: list[str], path: Path, scene: bool) -> dict[str, Any]:
+    """The answer for one file; ``names`` are those of the parts."""
     from foundry_core.clouds import read_cloud, require_shape
 
     cloud = require_shape(read_cloud(path), path)
-    parts = pipeline.perceiver.card.heads.parts
-    names = parts.parts if parts else []
     row: dict[str, Any] = {"file": str(path), "points": len(cloud), "dropped_nonfinite": cloud.dropped_nonfinite}
     if not scene:
         return row | _row(pipeline.classify([cloud.points])[0], names)
@@ -57,6 +59,21 @@ def _predict(pipeline: Pipeline, path: Path, scene: bool) -> dict[str, Any]:
     return row
 
 
+def _own_heads(model: str, taught: Path | None, budget: int | None) -> tuple[Pipeline, list[str]]:
+    """The model with the heads that it carries, and the names of its parts."""
+    from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig
+    from foundry_core.runtime.pipeline import Pipeline
+    from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
+    from foundry_core.scene.tracks import TracksConfig
+
+    perceiver = Perceiver(model, PerceiverConfig(), budget)
+    classes = TaughtClasses(perceiver.card) if taught is None else TaughtClasses.load(taught, perceiver.card)
+    if len(classes) and not classes.ready:  # saved by a robot before it knew what ordinary objects look like
+        classes.set_ordinary(ordinary_objects(perceiver))
+    parts = perceiver.card.heads.parts
+    return Pipeline(perceiver, TracksConfig(enabled=False), classes), parts.parts if parts else []
+
+
 def _table(rows: list[dict[str, Any]], scene: bool):
     from rich.table import Table
 
@@ -67,7 +84,7 @@ def _table(rows: list[dict[str, Any]], scene: bool):
             parts = ", ".join(f"{name} {count}" for name, count in item["parts"].items()) or "-"
             where = [" ".join(f"{v:.1f}" for v in item[key]) for key in ("center", "size")] if scene else []
             label = item["label"]
-            if item["unknown"]:
+            if item["unknown"] and item["top5"]:
                 label += f" ({item['top5'][0][0]}?)"
             table.add_row(
                 Path(row["file"]).name, *where, label, f"{item['probability']:.2f}", str(item["points"]), parts
@@ -88,6 +105,12 @@ def register(app: typer.Typer) -> None:
         ),
         scene: Annotated[bool, typer.Option("--scene", help="a whole sweep or room: find the objects first")] = False,
         taught: Annotated[Path | None, typer.Option(help="classes taught with `foundry teach` or on a robot")] = None,
+        head: Annotated[
+            list[Path] | None,
+            typer.Option(help="transfer head, in place of the model's own; of classes, of parts"),
+        ] = None,
+        category: Annotated[str | None, typer.Option(help="of the objects, for a parts head alone")] = None,
+        budget: Annotated[int | None, typer.Option(min=1, help="supertokens of a student; default: its own")] = None,
         json_file: Annotated[Path | None, typer.Option("--json", help="write the results to this file")] = None,
     ) -> None:
         """Say what a point cloud shows, and which of its points are which part.
@@ -104,19 +127,20 @@ def register(app: typer.Typer) -> None:
         Example: foundry predict 000000.bin --scene
 
         Example: foundry predict new.ply --taught taught.npz
-        """
-        from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig
-        from foundry_core.runtime.pipeline import Pipeline
-        from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
-        from foundry_core.scene.tracks import TracksConfig
 
+        Example: foundry predict part.ply --head runs/mlp/mlp-shapes --head runs/parts/parts-shapes
+        """
         require_writable(json_file, "--json")
-        perceiver = Perceiver(model, PerceiverConfig())
-        classes = TaughtClasses(perceiver.card) if taught is None else TaughtClasses.load(taught, perceiver.card)
-        if len(classes) and not classes.ready:  # saved by a robot before it knew what ordinary objects look like
-            classes.set_ordinary(ordinary_objects(perceiver))
-        pipeline = Pipeline(perceiver, TracksConfig(enabled=False), classes)
-        rows = [_predict(pipeline, path, scene) for path in paths]
+        if head:
+            if taught is not None:
+                raise InputError("--taught: is for the model's own classes; leave --head or --taught out")
+            pipeline = open_heads(model, head, budget, category)
+            names = pipeline.parts.card.parts if pipeline.parts else []
+        elif category is not None:
+            raise InputError("--category: is for a parts head; give --head, too")
+        else:
+            pipeline, names = _own_heads(model, taught, budget)
+        rows = [_predict(pipeline, names, path, scene) for path in paths]
         if json_file is not None:
             write_json(json_file, rows)
         console.print(_table(rows, scene))

@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from foundry_core.head_card import HeadCard
+from foundry_core.models.registry import load_model
 from foundry_core.models.student import Student
 from foundry_core.models.teacher import Teacher
 
@@ -82,3 +88,21 @@ class InnerFeatures(nn.Module):
             if depth in self.depths:
                 levels.append(encoder.norm(tokens))
         return torch.cat([encoder.norm(tokens), *levels], dim=-1)
+
+
+def inner_tokens(directory: str | Path, head: HeadCard, budget: int | None):
+    """The function from centers [B,G,3] and neighborhoods [B,G,K,3] to the features [B,G,D] that a head reads.
+
+    All of them are numpy arrays; for heads that read what no graph gives. The model is loaded with the first call.
+    """
+
+    @cache
+    def reading() -> InnerFeatures:
+        network, card = load_model(directory)
+        return InnerFeatures(network.backbone, head.depths, head.supertokens, budget or card.budget).eval()
+
+    @torch.no_grad()
+    def tokens(centers: np.ndarray, neighborhoods: np.ndarray) -> np.ndarray:
+        return reading()(torch.from_numpy(centers), torch.from_numpy(neighborhoods)).numpy()
+
+    return tokens

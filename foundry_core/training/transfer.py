@@ -264,8 +264,8 @@ class _Maker:
         """The head directory; its card."""
         config, lesson = self.config, self.lesson
         folder = self.out / config.title
-        tensors = {key: value.numpy() if isinstance(value, Tensor) else value for key, value in made.tensors.items()}
-        write_tensors(folder / HEAD_WEIGHTS, tensors)
+        plain = {k: v.detach().numpy() if isinstance(v, Tensor) else v for k, v in made.tensors.items()}
+        write_tensors(folder / HEAD_WEIGHTS, plain)
         what, unit = ("part accuracy", "percent of points") if config.kind == "parts" else ("accuracy", "percent")
         metric = Metric(
             name=what,
