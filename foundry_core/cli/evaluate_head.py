@@ -20,6 +20,7 @@ COLUMNS = (
     ("accuracy %", "accuracy_percent", 1),
     ("ECE", "ece", 3),
     ("uncalibrated", "ece_uncalibrated", 3),
+    ("perfect", "ece_of_perfect", 3),
     ("AUROC unknown", "unknown_auroc", 3),
     ("known rejected %", "known_rejected_percent", 1),
     ("unknown rejected %", "unknown_rejected_percent", 1),
@@ -60,12 +61,12 @@ def register(group: typer.Typer) -> None:
     ) -> None:
         """Measure transfer heads on the test split, twins left out, without torch.
 
-        Classes: accuracy and expected calibration error (ECE, 15 bins) with and without the head's temperature, over
-        shapes of the head's classes; shapes of other classes are the unknown ones: AUROC of the head's unknown score,
-        and the shares of known and unknown shapes above its threshold. Parts: accuracy of points and mean IoU over the
-        parts of a category (absent ones count as 1), by instance and by category; a head that is told the category is
-        told the true one. Heads of one name, kind and number of left-out classes are taken as seeds: mean and
-        deviation.
+        Classes: accuracy and expected calibration error (ECE, 15 bins) over shapes of the head's classes, beside that
+        without its temperature and what exactly right probabilities would show on as few shapes. Shapes of other
+        classes are the unknown ones: AUROC of the head's unknown score, and the shares of known and unknown shapes
+        above its threshold. Parts: accuracy of points and mean IoU over the parts of a category (absent ones count as
+        1), by instance and by category; a head that is told the category is told the true one. Heads of one name, kind
+        and number of left-out classes are taken as seeds: mean and deviation.
 
         Example: foundry evaluate head --head runs/linear/linear-shapes --model teacher-small --model foundry-edge \
 --data shapes.npz

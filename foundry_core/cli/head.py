@@ -32,16 +32,16 @@ def _settings(config: Path | None, given: dict[str, Any], seed: int | None):
 
 def _report(card: HeadCard, folder: Path) -> None:
     metric, fit, unknown = card.metrics[0], card.calibration, card.unknown
+    console.print(f"wrote {folder / card.name}", soft_wrap=True)
     console.print(
-        f"wrote {folder / card.name}: {metric.name} {metric.value} {metric.unit} on {fit.shapes} train shapes"
-    )
-    console.print(
-        f"that it had not learned; ECE {fit.ece_before:.3f}, with temperature {fit.temperature} {fit.ece_after:.3f}"
-        + (f"; unknown above {unknown.score} {unknown.threshold:.3f}" if unknown else "")
+        f"on {fit.shapes} train shapes that it had not learned: {metric.name} {metric.value} {metric.unit}, "
+        f"ECE {fit.ece_before:.3f}, with temperature {fit.temperature} {fit.ece_after:.3f}"
+        + (f"; unknown above {unknown.score} {unknown.threshold:.3f}" if unknown else ""),
+        soft_wrap=True,
     )
     if card.left_out:
         console.print(f"left out: {', '.join(card.left_out)}")
-    if card.backbone.name.endswith("-backbone") and not card.training.keeps_features:
+    if not card.training.keeps_features:
         console.print(
             f"wrote {folder / card.backbone.name}: the fine-tuned model; `foundry export --model` makes its graph"
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
-from foundry_core.evaluation.uncertainty import auroc, ece
+from foundry_core.evaluation.uncertainty import auroc, ece, ece_of_perfect
 from foundry_core.geometry import Batch
 from foundry_core.runtime.head_perceiver import HeadPerceiver
 
@@ -39,8 +39,9 @@ def evaluate_head(perceiver: HeadPerceiver, shapes: ShapeSet, read: Read | None 
         read: of these shapes, where it is known.
 
     Returns:
-        of classes: accuracy_percent, ece and ece_uncalibrated (0 to 1) over shapes of known classes, the threshold left
-        aside; known_rejected_percent, above the threshold; and where there are unknown ones unknown_auroc and
+        of classes, over shapes of known ones and with the threshold left aside: accuracy_percent, ece (0 to 1),
+        ece_uncalibrated (temperature 1) and ece_of_perfect (what chance leaves on so few shapes);
+        known_rejected_percent, above the threshold; and where there are unknown ones unknown_auroc and
         unknown_rejected_percent. Of parts, over all points whose part is known: point_accuracy_percent,
         instance_miou_percent, category_miou_percent.
 
@@ -74,6 +75,7 @@ def _classes(perceiver: HeadPerceiver, shapes: ShapeSet, read: Read) -> dict[str
         "accuracy_percent": 100 * float((logits[known].argmax(axis=1) == label[known]).mean()),
         "ece": ece(logits[known], label[known], temperature),
         "ece_uncalibrated": ece(logits[known], label[known]),
+        "ece_of_perfect": ece_of_perfect(logits[known], temperature),
         "known_rejected_percent": 100 * float(rejected[known].mean()),
     }
     if not known.all():

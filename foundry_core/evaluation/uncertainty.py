@@ -40,6 +40,16 @@ def ece(logits: np.ndarray, label: np.ndarray, temperature: float = 1.0) -> floa
     return calibration_error(probability.max(axis=1), probability.argmax(axis=1) == label)
 
 
+def ece_of_perfect(logits: np.ndarray, temperature: float = 1.0, draws: int = 200, seed: int = 0) -> float:
+    """The :func:`ece` that logits [M,C] would have, on average, if their probabilities were exactly right.
+
+    It is not 0, since a bin holds few answers: what a measured ECE has to be held against.
+    """
+    probability = np.exp(log_softmax(np.asarray(logits) / temperature)).max(axis=1)
+    right = np.random.default_rng(seed).random((draws, len(probability))) < probability
+    return float(np.mean([calibration_error(probability, row) for row in right]))
+
+
 def auroc(score: np.ndarray, positive: np.ndarray) -> float:
     """Area under the ROC curve: the probability that a positive has a higher score than a negative, ties count half.
 

@@ -155,7 +155,7 @@ class HeadPerceiver:
                     Prediction(
                         label,
                         best,
-                        float(probabilities.max(initial=0.0 if best < 0 else float(said is None))),
+                        float(probabilities.max()) if said else float(best >= 0),
                         [(names[k], float(probabilities[k])) for k in ranking],
                         best < 0,
                         *parts,

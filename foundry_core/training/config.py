@@ -142,9 +142,9 @@ class HeadConfig(Settings):
 
 #: what a loop is given where the configuration of a transfer head says nothing else
 _LOOPS: dict[str, dict[str, Any]] = {
-    "linear": {"steps": 1500, "batch": 64, "learning_rate": 1e-3, "weight_decay": 0.1},
-    "mlp": {"steps": 1500, "batch": 64, "learning_rate": 1e-3, "weight_decay": 0.1},
-    "parts": {"steps": 4000, "batch": 32, "learning_rate": 2e-3, "weight_decay": 0.05},
+    "linear": {"steps": 400, "batch": 256, "learning_rate": 3e-3, "weight_decay": 0.1},
+    "mlp": {"steps": 400, "batch": 256, "learning_rate": 3e-3, "weight_decay": 0.1},
+    "parts": {"steps": 3000, "batch": 32, "learning_rate": 2e-3, "weight_decay": 0.05},
     "ncm": {},
     "finetune": {"steps": 3000, "batch": 32, "learning_rate": 1e-3, "weight_decay": 0.05, "precision": "bf16"},
 }

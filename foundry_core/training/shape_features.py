@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def cached(
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return ShapeFeatures(**{name: archive[name] for name in names})
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             raise InputError(f"{path}: torn or no file of features; remove it and start again") from None
     made = extract(features, shapes, size)
     try:

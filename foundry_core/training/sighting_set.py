@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -114,7 +115,7 @@ def draw(config: HeadConfig, size: int, held_out: bool, cache: Path) -> Sighting
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return SightingSet(**{name: archive[name] for name in names})
-        except (OSError, ValueError, EOFError, KeyError):
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
             raise InputError(f"{path}: torn or no set of sightings; remove it and start again") from None
     datasets: dict[int, Dataset] = {SHAPES: _Shapes(samples, seed, size)}
     if scenes:

@@ -11,6 +11,7 @@ from foundry_core.evaluation.uncertainty import (
     calibration_error,
     cross_fitted_ece,
     ece,
+    ece_of_perfect,
     fit_temperature,
     stratified_folds,
 )
@@ -86,3 +87,16 @@ def test_folds_are_even_in_every_class(seed, classes, folds):
     counts = np.array([[(fold[label == c] == k).sum() for k in range(folds)] for c in range(classes)])
     assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
     assert np.ptp(counts.sum(axis=0)) <= 1
+
+
+def test_few_shapes_leave_an_error_to_chance():
+    """Labels drawn from the probabilities themselves have the error that is said to be left to chance."""
+    rng = np.random.default_rng(0)
+    floors = []
+    for count in (200, 5000):
+        probability = rng.dirichlet(np.full(3, 0.7), count)
+        logits = 2 * np.log(probability)
+        label = [np.array([rng.choice(3, p=row) for row in probability]) for _ in range(5)]
+        floors.append(ece_of_perfect(logits, 2.0))
+        assert np.mean([ece(logits, each, 2.0) for each in label]) == pytest.approx(floors[-1], rel=0.4)
+    assert floors[0] > 3 * floors[1]
