@@ -195,7 +195,7 @@ def _npy(stream: BinaryIO, name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
         version = np.lib.format.read_magic(stream)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         return read(stream)
-    except (ValueError, KeyError, EOFError):
+    except Exception:  # of the header's parser too, which reads Python's own syntax
         raise InputError(f"{name}: not a NumPy array, or a damaged one; write it again with numpy.save") from None
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -72,6 +73,7 @@ def run_replay(
         values["perception_node"]["autostart"] = True
         source = values["bag_replay"]["output"]
         with (
+            processes.one_interrupt(),
             processes.Domain() as domain,
             processes.NodeProcess(
                 "perception_node",
@@ -194,13 +196,14 @@ def up(
     processes.require_ros()
     values = _settings(params, {"model": model, "budget": budget}, {})["perception_node"]
     environment = processes.open_environment()
-    with processes.NodeProcess("perception_node", values, environment, {"~/input": input_topic}, quiet=False) as node:
-        try:
-            while node.running():
-                time.sleep(0.1)
-        except KeyboardInterrupt:
-            node.stop()
-            return
+    code = 0
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        processes.one_interrupt(),
+        processes.NodeProcess("perception_node", values, environment, {"~/input": input_topic}, quiet=False) as node,
+    ):
+        while node.running():
+            time.sleep(0.1)
         code = node.process.returncode
     if code:
         raise typer.Exit(code if code in (1, 2) else 1)

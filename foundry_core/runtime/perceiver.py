@@ -92,12 +92,30 @@ class Perceiver:
         )
         self.session.check(self.card)
         self._head = self.card.heads.objects
-        threshold = self.config.unknown_threshold
-        self._threshold = self._head.unknown_threshold if threshold is None else threshold
+        self._threshold = self._threshold_of(self.config)
         self._allowed = self._allowed_parts()
         self._largest = np.array([self._head.largest_m.get(name, np.inf) for name in self._head.classes])  # (C,)
         geometry.warm_up()
         warm_up_parts()
+
+    def _threshold_of(self, config: PerceiverConfig) -> float:
+        return self._head.unknown_threshold if config.unknown_threshold is None else config.unknown_threshold
+
+    def reconfigure(self, config: PerceiverConfig, budget: int | None = None) -> None:
+        """Take other settings over, between two clouds; the session's (runtime, precision, threads) must be the same.
+
+        Raises:
+            InputError: another session would be needed, or the card does not have the budget.
+        """
+        for name in ("runtime", "precision", "threads"):
+            if getattr(config, name) != getattr(self.config, name):
+                raise InputError(f"{name}: is fixed for a loaded model; load it again")
+        check_budget(self.card, budget)
+        most = budget or max(self.card.budgets, default=1)
+        if most != self._most:
+            self._controller = None
+        self.config, self._most, self._threshold = config, most, self._threshold_of(config)
+        self.budget = budget or self.card.budget
 
     def _allowed_parts(self) -> list[np.ndarray]:
         """For each class the indices of the parts that it can have."""

@@ -9,8 +9,6 @@ A teach file (.npz, plain arrays, written whole under a temporary name): ``forma
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -219,8 +217,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: no such file; make it with `foundry teach` or the service ~/teach/save") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); give another teach file") from None
-    except (ValueError, EOFError, KeyError, AttributeError, TypeError, MemoryError, NotImplementedError, RuntimeError,
-            zipfile.BadZipFile, zlib.error):  # fmt: skip
+    except Exception:  # numpy, its header's parser, zipfile and zlib raise what they meet
         raise InputError(f"{path}: not a teach file, or a damaged one; teach the classes again") from None
 
 

@@ -81,6 +81,34 @@ def test_row_step_zero_is_repaired():
     np.testing.assert_array_equal(pointcloud2.xyz(pointcloud2.decode(message)), points)
 
 
+def test_repairs_are_told():
+    message = pointcloud2.encode(dict(zip("xyz", _points(12).T)))
+    assert not pointcloud2.is_repaired(message)
+    assert pointcloud2.is_repaired(message._replace(row_step=7))  # one row: what it says does not matter
+    assert pointcloud2.is_repaired(message._replace(height=3, width=4, row_step=0))
+    assert not pointcloud2.is_repaired(message._replace(height=3, width=4, row_step=48))
+
+
+def test_an_empty_cloud_may_have_any_other_size():
+    message = pointcloud2.encode(dict(zip("xyz", _points(0).T)))
+    for height, width in ((0, 2**32 - 1), (2**32 - 1, 0), (0, 0)):
+        lying = message._replace(height=height, width=width, point_step=2**31 - 1)
+        assert pointcloud2.xyz(pointcloud2.decode(lying)).shape == (0, 3)
+
+
+def test_doubles_beyond_float32_are_no_points():
+    points = _points(3).astype(np.float64)
+    points[1, 2] = 1e300
+    assert len(pointcloud2.to_cloud(pointcloud2.encode(dict(zip("xyz", points.T))))) == 2
+
+
+def test_complaints_are_short_whatever_the_names_hold():
+    fields = tuple(PointField("n" * 5000 + f"\n{k}", 0, 7) for k in range(200))
+    with pytest.raises(InputError) as caught:
+        pointcloud2.to_cloud(PointCloud2(1, 1, fields, False, 12, 12, bytes(12)))
+    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+
+
 def test_encode_and_decode_are_inverse():
     columns = {
         "x": np.arange(5, dtype=np.float32),
@@ -134,6 +162,8 @@ _XYZ = tuple(PointField(axis, 4 * k, 7) for k, axis in enumerate("xyz"))
         ({"point_step": 8}, "ends at byte 12"),
         ({"point_step": 0}, "no point cloud"),
         ({"fields": ()}, "0 fields"),
+        ({"fields": (*_XYZ, *(PointField(f"f{k}", 0, 2) for k in range(300)))}, "303 fields"),
+        ({"point_step": 2**31}, "no point cloud"),
         ({"fields": (*_XYZ, PointField("i", 0, 9))}, "unknown datatype 9"),
         ({"fields": (*_XYZ, PointField("x", 0, 7))}, "used twice"),
         ({"fields": _XYZ[:2]}, "no field z"),

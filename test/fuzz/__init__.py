@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Malformed input of every kind; ``make fuzz`` runs all of it, the test suite a small share."""
