@@ -22,6 +22,7 @@ from lifecycle_msgs.srv import GetState
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
@@ -30,7 +31,7 @@ from foundry_core.data.bags import Bag, open_bag
 from foundry_core.errors import InputError
 from foundry_core.files import write_atomically
 from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
-from foundry_ros import messages, parameters, processes
+from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.counters import Ledger
 
 _PHASE = "phase_total_ms."
@@ -45,8 +46,8 @@ class BagReplay(Node):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("bag_replay", automatically_declare_parameters_from_overrides=True, **options)
-        parameters.declare(self, parameters.ReplayParameters)
-        self.settings = parameters.current(self, parameters.ReplayParameters)
+        declared.declare(self, parameters.ReplayParameters)
+        self.settings = declared.current(self, parameters.ReplayParameters)
         if not self.settings.bag:
             raise InputError("bag_replay: bag: not set; give the path of a rosbag2 recording")
         self.ledger = Ledger()
@@ -248,9 +249,23 @@ def replay(node: BagReplay) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Replay and exit: 0 done, 1 the perception node could not be reached, 2 bad parameters or a bad bag."""
+    """Replay and exit: 0 done, 1 perception node not reached, 2 bad parameters or a bad bag, 130 stopped."""
     processes.follow_parent()
-    rclpy.init(args=sys.argv if arguments is None else arguments)
+    try:
+        with processes.one_interrupt():
+            # a stop interrupts the main thread, which plays
+            rclpy.init(
+                args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO
+            )
+            try:
+                return _run()
+            finally:
+                rclpy.try_shutdown()
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run() -> int:
     node = spinner = executor = None
     try:
         node = BagReplay()
@@ -264,12 +279,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, ReplayFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        return 130
-    except Exception:
-        if rclpy.ok():
-            raise
-        return 130  # the context went away under a publisher: stopped from outside
     finally:
         if executor is not None:
             executor.shutdown()
@@ -277,7 +286,6 @@ def main(arguments: list[str] | None = None) -> int:
             spinner.join(2.0)
         if node is not None:
             node.destroy_node()
-        rclpy.try_shutdown()
     return 0
 
 

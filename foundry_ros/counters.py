@@ -6,9 +6,20 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+_COUNTED = ("received", "processed", "dropped", "skipped", "rejected", "repaired")
+
+
+class Recent(NamedTuple):
+    """What happened since the last diagnostics; ``latency_ms`` is the mean from arrival to answer, 0 without any."""
+
+    processed: int = 0
+    dropped: int = 0
+    rejected: int = 0
+    latency_ms: float = 0.0
 
 
 class NodeStatistics:
@@ -16,16 +27,18 @@ class NodeStatistics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counts: dict[str, int] = dict.fromkeys(("received", "processed", "dropped", "skipped", "rejected"), 0)
+        self._counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
         self._rejected: dict[str, int] = {}
         self._total_ms: dict[str, float] = defaultdict(float)
         self._budgets: dict[int, int] = {}
         self._nonfinite = 0
         self._objects = 0
-        self._seen: tuple[int, dict[str, float], int] = (0, {}, 0)
+        self._latency_ms = self._worst_ms = 0.0
+        self._seen: tuple[dict[str, int], dict[str, float], float] = (dict(self._counts), {}, 0.0)
 
     def count(self, name: str, number: int = 1) -> None:
-        """Add to ``received``, ``dropped`` (overtaken by a newer frame) or ``skipped`` (nobody subscribes)."""
+        """Add to ``received``, ``dropped`` (overtaken by a newer frame), ``skipped`` (nobody subscribes any more) or
+        ``repaired`` (row_step)."""
         with self._lock:
             self._counts[name] += number
 
@@ -36,39 +49,51 @@ class NodeStatistics:
             self._rejected[reason] = self._rejected.get(reason, 0) + 1
 
     def processed(
-        self, phases_ms: Mapping[str, float], objects: int, nonfinite: int, budgets: Sequence[int] = ()
+        self,
+        phases_ms: Mapping[str, float],
+        objects: int,
+        nonfinite: int,
+        budgets: Sequence[int] = (),
+        latency_ms: float = 0.0,
     ) -> None:
-        """Count a frame that was answered: phase times in ms, and the supertokens of each object (0: no time)."""
+        """Count a frame that was answered: phase times in ms, the supertokens of each object (0: no time), and the ms
+        from its arrival to the answer."""
         with self._lock:
             for budget in budgets:
                 self._budgets[budget] = self._budgets.get(budget, 0) + 1
             self._counts["processed"] += 1
             self._objects += objects
             self._nonfinite += nonfinite
+            self._latency_ms += latency_ms
+            self._worst_ms = max(self._worst_ms, latency_ms)
             for phase, value in phases_ms.items():
                 self._total_ms[phase] += value
 
-    def values(self) -> tuple[dict[str, Any], bool]:
-        """Diagnostic keys and values, and whether frames were lost or refused since the last call.
+    def values(self) -> tuple[dict[str, Any], Recent]:
+        """Diagnostic keys and values, and what happened since the last call.
 
-        ``phase_ms.<phase>`` is the mean over the frames since the last call, ``phase_total_ms.<phase>`` the sum since
-        activation.
+        ``phase_ms.<phase>`` and ``latency_ms`` are means over the frames since the last call, ``latency_max_ms`` is
+        their maximum, ``phase_total_ms.<phase>`` the sum since activation.
         """
         with self._lock:
-            frames, before, bad_before = self._seen
-            processed = self._counts["processed"]
-            bad = self._counts["rejected"] + self._counts["dropped"]
+            before, phases_before, latency_before = self._seen
+            new = {name: number - before[name] for name, number in self._counts.items()}
+            frames = new["processed"]
             values: dict[str, Any] = dict(self._counts)
             values.update({f"rejected.{reason}": number for reason, number in sorted(self._rejected.items())})
             values.update({"nonfinite_points_dropped": self._nonfinite, "objects": self._objects})
             for budget, number in sorted(self._budgets.items()):
                 values[f"objects_at_budget.{budget}" if budget else "objects_without_time"] = number
+            latency_ms = (self._latency_ms - latency_before) / frames if frames else 0.0
+            if frames:
+                values |= {"latency_ms": latency_ms, "latency_max_ms": self._worst_ms}
             for phase, total in self._total_ms.items():
-                if processed > frames:
-                    values[f"phase_ms.{phase}"] = (total - before.get(phase, 0.0)) / (processed - frames)
+                if frames:
+                    values[f"phase_ms.{phase}"] = (total - phases_before.get(phase, 0.0)) / frames
                 values[f"phase_total_ms.{phase}"] = total
-            self._seen = (processed, dict(self._total_ms), bad)
-            return values, bad > bad_before
+            self._seen = (dict(self._counts), dict(self._total_ms), self._latency_ms)
+            self._worst_ms = 0.0
+            return values, Recent(frames, new["dropped"], new["rejected"], latency_ms)
 
 
 class Ledger:

@@ -30,7 +30,7 @@ from foundry_core.data.shapes import load_shapes
 from foundry_core.errors import InputError
 from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
-from foundry_ros import messages, parameters
+from foundry_ros import declared, messages, parameters
 from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
@@ -60,8 +60,8 @@ class DistillTrainer(Node):
 
     def __init__(self, **options: Any) -> None:
         super().__init__("distill_trainer", automatically_declare_parameters_from_overrides=True, **options)
-        parameters.declare(self, parameters.DistillParameters)
-        self.settings = settings = parameters.current(self, parameters.DistillParameters)
+        declared.declare(self, parameters.DistillParameters)
+        self.settings = settings = declared.current(self, parameters.DistillParameters)
         self.config_path = find_config(settings.config)
         self.config = load_settings(self.config_path, DistillConfig)
         self.teacher = find_model(Path(settings.teacher).expanduser()).resolve()
@@ -153,7 +153,7 @@ class DistillTrainer(Node):
                 sweeps = self._cutter.sweeps
                 raise InputError(f"no segments in {sweeps} sweeps; does the input have clouds, does scene.* fit them?")
             self._write_segments()
-        settings = parameters.current(self, parameters.DistillParameters)
+        settings = declared.current(self, parameters.DistillParameters)
         resumes = (self.out / "checkpoint.pt").is_file()
         arguments = ["distill", "--config", str(self.config_path), "--data", str(self.data), "--fresh"]
         arguments += ["--teacher", str(self.teacher), "--resume" if resumes else "--out", str(self.out)]
@@ -200,7 +200,7 @@ class DistillTrainer(Node):
                 reason = f"{name} is fixed while the node runs: start it anew"
                 return SetParametersResult(successful=False, reason=reason)
         try:
-            parameters.current(self, parameters.DistillParameters, ours)
+            declared.current(self, parameters.DistillParameters, ours)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

@@ -16,7 +16,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header, String
 from visualization_msgs.msg import Marker, MarkerArray
 
-from foundry_core import pointcloud2
+from foundry_core import cdr, pointcloud2
 from foundry_core.colors import class_color
 from foundry_core.errors import InputError
 
@@ -25,6 +25,16 @@ def to_time(nanoseconds: int) -> Time:
     """Nanoseconds as a ROS time."""
     seconds, rest = divmod(int(nanoseconds), 1_000_000_000)
     return Time(sec=seconds, nanosec=rest)
+
+
+def to_header(header: cdr.Header) -> Header:
+    """A header as it was read, stamp and frame_id unchanged."""
+    return Header(stamp=Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec), frame_id=header.frame_id)
+
+
+def status_name(node: str, subject: str) -> str:
+    """Name of a node's status on /diagnostics; ``node`` with its namespace, if it has one."""
+    return f"{node.strip('/')}: {subject}"
 
 
 def cdr_stamp_ns(data: bytes) -> int:

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions, install_signal_handlers
 
 from foundry_core.errors import InputError
 from foundry_ros import processes
+
+RCLError, RMWError = rclpy_implementation.RCLError, rclpy_implementation.RMWError
 
 #: s between warnings of one kind
 WARNING_PERIOD = 5.0
@@ -35,22 +41,64 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
         the exit code: 0, or 2 when ``make`` or ``prepare`` raised an InputError, which is printed in one line.
     """
     processes.follow_parent()
-    rclpy.init(args=sys.argv if arguments is None else arguments)
+    rclpy.init(args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
-        node = make()
-        if prepare is not None:
-            prepare(node)
+        with processes.one_interrupt():  # rclpy's own handlers interrupt nothing but a spin, and loading takes long
+            node = make()
+            if prepare is not None:
+                prepare(node)
+        install_signal_handlers(SignalHandlerOptions.ALL)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        _spin(executor, node)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        if node is not None:
-            node.close()
-        rclpy.try_shutdown()
+        with processes.uninterrupted():
+            if node is not None:
+                node.close()
+            rclpy.try_shutdown()
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor, node: Any) -> None:
+    """Spin; what the middleware cannot deserialise is refused, and does not end the node."""
+    refused = 0
+    while True:
+        try:
+            executor.spin()
+            return
+        except (RCLError, RMWError) as error:
+            if not node.context.ok():
+                return
+            refused += 1
+            reason = str(error).splitlines()[0]
+            node.get_logger().warning(
+                f"message or request refused by the middleware, {refused} so far: {reason}",
+                throttle_duration_sec=WARNING_PERIOD,
+            )
+
+
+Transition = Callable[[Any, Any], TransitionCallbackReturn]
+
+
+def reported(transition: Transition) -> Transition:
+    """Log what a transition raises (rclpy would swallow it): bad input fails the transition, the rest is an error."""
+
+    @functools.wraps(transition)
+    def run(self: Any, state: Any) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except InputError as error:
+            self.failure, result = str(error), TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self.failure = f"{transition.__name__}: {error.__class__.__name__}: {error}"
+            result = TransitionCallbackReturn.ERROR
+        self.get_logger().error(self.failure)
+        return result
+
+    return run

@@ -21,13 +21,24 @@ from foundry_core.runtime.perceiver import PerceiverConfig
 from foundry_core.scene.config import SceneConfig
 from foundry_core.scene.tracks import TracksConfig
 from foundry_core.schema import Settings, parse, read_yaml
+from foundry_ros.health import HealthConfig
 
 #: parameters that ROS itself gives to every node
 ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")
 ROS_PREFIXES = ("qos_overrides.",)
 
-#: parameters of perception_node that take effect at once; the others do at configuration
-AT_RUN_TIME = ("teach_label",)
+#: parameters of perception_node, or groups of them, that take effect at configuration; others at once
+AT_CONFIGURATION = (
+    "model", "runtime", "precision", "threads", "tracks.", "teach_file", "target_frame", "transform_timeout",
+)  # fmt: skip
+#: parameters that are read once, when a node starts
+READ_ONLY = {"perception_node": ("autostart",)}
+
+
+def changes_at_run_time(name: str) -> bool:
+    """Whether a parameter of a configured perception_node may change."""
+    return not name.startswith(AT_CONFIGURATION)
+
 
 S = TypeVar("S", bound=Settings)
 
@@ -45,6 +56,11 @@ class PerceptionParameters(PerceiverConfig):
         "", max_length=64, description="class that a click on /clicked_point teaches, at any time; empty: ignore clicks"
     )
     teach_file: str = Field("", description=".npz file of the taught classes: read at configuration if it is there")
+    target_frame: str = Field(
+        "", max_length=256, description="frame to move clouds into with tf2 before all else; empty: the clouds' own"
+    )
+    transform_timeout: float = Field(0.1, ge=0, le=10, description="s to wait for a transform")
+    health: HealthConfig = HealthConfig()
     teach_tolerance: float = Field(0.5, gt=0, le=10, description="farthest click from a point of an object, metres")
 
 
@@ -84,11 +100,14 @@ class DistillParameters(Settings):
 
 
 class NodeParameter(NamedTuple):
-    """One ROS parameter: dotted name, default value (None: not set) and description."""
+    """One ROS parameter: dotted name, default value (None: not set), description, and bounds where it has any."""
 
     name: str
     default: Any
     description: str
+    low: float | None = None
+    high: float | None = None
+    whole: bool = False
 
 
 NODES: dict[str, type[Settings]] = {
@@ -111,7 +130,13 @@ def node_parameters(schema: type[Settings], prefix: str = "") -> Iterator[NodePa
             default = field.get_default(call_default_factory=True)
             # a group whose keys speak for themselves has only a docstring
             description = field.description or f"{name}: {(schema.__doc__ or schema.__name__).strip().splitlines()[0]}"
-            yield NodeParameter(prefix + name, _plain(default), description)
+            low, high = _bound(field, "ge", "gt"), _bound(field, "le", "lt")
+            whole = field.annotation in (int, int | None)
+            yield NodeParameter(prefix + name, _plain(default), description, low, high, whole)
+
+
+def _bound(field: Any, *keys: str) -> float | None:
+    return next((getattr(item, key) for item in field.metadata for key in keys if hasattr(item, key)), None)
 
 
 def _plain(value: Any) -> Any:
@@ -215,39 +240,3 @@ def write_parameters(node: str, values: Mapping[str, Any], directory: str | Path
         # '**/' finds the node whatever its namespace
         yaml.safe_dump({f"/**/{node}": {"ros__parameters": dict(values)}}, stream, allow_unicode=True)
     return Path(name)
-
-
-def declare(node: Any, schema: type[Settings]) -> None:
-    """Declare the schema's parameters on an rclpy node that was made with
-    ``automatically_declare_parameters_from_overrides=True``.
-
-    Raises:
-        InputError: the node was given a parameter that the schema does not have.
-    """
-    from rcl_interfaces.msg import ParameterDescriptor
-
-    parameters = {parameter.name: parameter for parameter in node_parameters(schema)}
-    for name in node.get_parameters_by_prefix(""):
-        if name not in parameters and not is_ros_parameter(name):
-            raise InputError(f"{node.get_name()}: {name}: unknown parameter; remove it or correct its spelling")
-        if name in parameters:
-            node.undeclare_parameter(name)  # was declared without a description
-    for parameter in parameters.values():
-        # the schema is the only judge of types: a whole number is a valid float
-        descriptor = ParameterDescriptor(description=parameter.description, dynamic_typing=True)
-        node.declare_parameter(parameter.name, parameter.default, descriptor)
-
-
-def current(node: Any, schema: type[S], changes: Mapping[str, Any] | None = None) -> S:
-    """The settings that a node's parameters make, with ``changes`` (dotted) applied.
-
-    Raises:
-        InputError: a bad value, by name.
-    """
-    values: dict[str, Any] = {}
-    for parameter in node_parameters(schema):
-        value = node.get_parameter(parameter.name).value
-        if value is not None:
-            values[parameter.name] = value.tolist() if hasattr(value, "tolist") else value
-    values.update(changes or {})
-    return from_dotted(schema, values, node.get_name())

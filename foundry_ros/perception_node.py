@@ -3,95 +3,69 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import String
-from visualization_msgs.msg import MarkerArray
 
-from foundry_core import pointcloud2, records
+from foundry_core import cdr, pointcloud2
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.runtime.precompile import precompile
-from foundry_ros import detections, messages, parameters
+from foundry_core.runtime.session import check_budget
+from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.counters import NodeStatistics
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
+from foundry_ros.frames import TargetFrame
+from foundry_ros.health import judge
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, reported, run
+from foundry_ros.outputs import Outputs, overridable
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
-
-RCLError = rclpy_implementation.RCLError
-
-#: reliable, keep last: matches every subscriber
-OUTPUT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
-LATCHED_QOS = QoSProfile(
-    history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.RELIABLE,
-    durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
-)  # fmt: skip
-
-Transition = Callable[["PerceptionNode", LifecycleState], TransitionCallbackReturn]
-
-
-def _reported(transition: Transition) -> Transition:
-    """Log what a transition raises (rclpy would swallow it): bad input fails the transition, the rest is an error."""
-
-    @functools.wraps(transition)
-    def run(self: PerceptionNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(self, state)
-        except InputError as error:
-            self.get_logger().error(str(error))
-            self.failure = str(error)
-            return TransitionCallbackReturn.FAILURE
-        except Exception as error:
-            self.get_logger().error(f"{transition.__name__}: {error.__class__.__name__}: {error}")
-            self.failure = f"{transition.__name__}: {error.__class__.__name__}: {error}"
-            return TransitionCallbackReturn.ERROR
-
-    return run
 
 
 class PerceptionNode(LifecycleNode):
     """``perception_node``.
 
-    Unconfigured: only parameters. Inactive: the model is loaded. Active: clouds are answered; the newest one waits
-    while another is at work, and the one that it replaces counts as dropped.
+    Unconfigured: only parameters. Inactive: the model is loaded. Active: while somebody listens to an output, clouds
+    are received and answered; the newest one waits while another is at work, and the one that it replaces counts as
+    dropped. Clouds arrive serialised and are read in the worker, so that no message can harm the executor.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__("perception_node", automatically_declare_parameters_from_overrides=True, **options)
-        parameters.declare(self, parameters.PerceptionParameters)
-        parameters.current(self, parameters.PerceptionParameters)
+        declared.declare(self, parameters.PerceptionParameters)
+        declared.current(self, parameters.PerceptionParameters)
         self.add_on_set_parameters_callback(self._judge_parameters)
+        self.add_post_set_parameters_callback(self._on_parameters)
         self.failure = ""
         self._perceiver: Perceiver | None = None
         self._pipeline: Pipeline | None = None
+        self._outputs: Outputs | None = None
+        self._target: TargetFrame | None = None
         self._teaching: Teaching | None = None
+        self._changed: parameters.PerceptionParameters | None = None  # to be taken over before the next frame
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
         self._timer: Any = None
         self._input_publishers = 0
+        self._heard = 0.0  # s, monotonic: of the last cloud, or when listening began
         self._warned: dict[str, float] = {}
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
-    @_reported
+    @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.settings = parameters.current(self, parameters.PerceptionParameters)
+        self.settings = declared.current(self, parameters.PerceptionParameters)
         if precompile():
             self.get_logger().info("the kernels were compiled for this machine, once")
         perceiver = Perceiver(self.settings.model, self.settings, self.settings.budget)
@@ -101,57 +75,44 @@ class PerceptionNode(LifecycleNode):
         heads = perceiver.card.heads
         self._classes = heads.objects.classes if heads.objects else []
         self._parts = heads.parts.parts if heads.parts else []
-        create = self.create_lifecycle_publisher
-        self._objects_out = create(PointCloud2, "~/objects", OUTPUT_QOS)
-        self._parts_out = create(PointCloud2, "~/parts", OUTPUT_QOS)
-        self._markers_out = create(MarkerArray, "~/markers", OUTPUT_QOS)
-        self._labels_out = create(String, "~/labels", LATCHED_QOS)
-        self._frame_outputs = [self._objects_out, self._parts_out, self._markers_out]
-        self._all_outputs = [*self._frame_outputs, self._labels_out]
-        self._detections_out = None
-        if detections.available():
-            self._detections_out = create(detections.Detection3DArray, "~/detections", OUTPUT_QOS)
-            self._label_info_out = create(detections.LabelInfo, "~/label_info", LATCHED_QOS)
-            self._frame_outputs.append(self._detections_out)
-            self._all_outputs += [self._detections_out, self._label_info_out]
+        self._outputs = Outputs(self, self._follow_demand)
+        if self.settings.target_frame:
+            self._target = TargetFrame(self, self.settings.target_frame, self.settings.transform_timeout)
         self._teaching = Teaching(self, pipeline, self.settings, self._publish_labels)
         self.get_logger().info(
             f"model {self._perceiver.card.name}, {len(self._classes)} classes, {len(self._parts)} parts"
         )
         return super().on_configure(state)
 
-    @_reported
+    @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         result = super().on_activate(state)
         self._publish_labels()
         self._statistics = NodeStatistics()
         self._pipeline.clear()
         self._worker = LatestWorker(self._process, "perception")
-        events = SubscriptionEventCallbacks(matched=self._on_matched)
-        self._subscription = self.create_subscription(
-            PointCloud2, "~/input", self._on_cloud, SENSOR_QOS, event_callbacks=events
-        )
+        self._follow_demand()
         self._timer = self.create_timer(self.settings.diagnostics_period, self._publish_diagnostics)
         self._publish_diagnostics()
         return result
 
-    @_reported
+    @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         return super().on_deactivate(state)
 
-    @_reported
+    @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._release()
         return super().on_cleanup(state)
 
-    @_reported
+    @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         self._release()
         return super().on_shutdown(state)
 
-    @_reported
+    @reported
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._stop()
         self._release()
@@ -161,29 +122,37 @@ class PerceptionNode(LifecycleNode):
         if self._timer is not None:
             self.destroy_timer(self._timer)
             self._timer = None
-        if self._subscription is not None:
+        worker, self._worker = self._worker, None
+        self._follow_demand()
+        if worker is not None:
+            self._statistics.count("dropped", worker.stop())
+
+    def _follow_demand(self) -> None:
+        """Listen to clouds while the node is active and somebody listens to it."""
+        wanted = self._worker is not None and self._outputs.listeners() > 0
+        if wanted and self._subscription is None:
+            self._heard = time.monotonic()
+            self._subscription = self.create_subscription(
+                PointCloud2, "~/input", self._on_cloud, copy.copy(SENSOR_QOS), raw=True,
+                qos_overriding_options=overridable(),
+                event_callbacks=SubscriptionEventCallbacks(matched=self._on_matched),
+            )  # fmt: skip
+        elif not wanted and self._subscription is not None:
             self.destroy_subscription(self._subscription)
             self._subscription = None
             self._input_publishers = 0
-        if self._worker is not None:
-            self._statistics.count("dropped", self._worker.stop())
-            self._worker = None
 
     def _publish_labels(self) -> None:
         """Class and part names, latched; again whenever something was taught."""
         classes = [*self._classes, *self._pipeline.taught.labels]
         self._names = dict(enumerate(classes))
-        self._labels_out.publish(messages.labels_message(classes, self._parts))
-        if self._detections_out is not None:
-            self._label_info_out.publish(detections.label_info_message(self.get_clock().now().to_msg(), self._names))
+        self._outputs.publish_labels(classes, self._parts)
 
     def _release(self) -> None:
-        if self._teaching is not None:
-            self._teaching.close()
-            self._teaching = None
-        for publisher in getattr(self, "_all_outputs", []):
-            self.destroy_lifecycle_publisher(publisher)
-        self._all_outputs = self._frame_outputs = []
+        for part in (self._teaching, self._outputs, self._target):
+            if part is not None:
+                part.close()
+        self._teaching = self._outputs = self._target = None
         self._perceiver = self._pipeline = None
 
     def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
@@ -202,16 +171,37 @@ class PerceptionNode(LifecycleNode):
 
     def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:
         ours = {change.name: change.value for change in changes if not parameters.is_ros_parameter(change.name)}
-        late = [name for name in ours if name not in parameters.AT_RUN_TIME]
+        late = [name for name in ours if not parameters.changes_at_run_time(name)]
         if late and self._perceiver is not None:
             name = late[0]
             reason = f"{name} takes effect at configuration: deactivate and clean up the node first"
             return SetParametersResult(successful=False, reason=reason)
         try:
-            parameters.current(self, parameters.PerceptionParameters, ours)
+            settings = declared.current(self, parameters.PerceptionParameters, ours)
+            if self._perceiver is not None:
+                check_budget(self._perceiver.card, settings.budget)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    def _on_parameters(self, changes: list[Any]) -> None:
+        """Take over what may change at run time; the worker does so between two frames."""
+        ours = [change for change in changes if not parameters.is_ros_parameter(change.name)]
+        if self._teaching is None or not ours:
+            return
+        self._changed = declared.current(self, parameters.PerceptionParameters)
+        if self._worker is None:
+            self._take_over()
+        elif any(change.name == "diagnostics_period" for change in changes):
+            self.destroy_timer(self._timer)
+            self._timer = self.create_timer(self._changed.diagnostics_period, self._publish_diagnostics)
+
+    def _take_over(self) -> None:
+        settings, self._changed = self._changed, None
+        if settings is not None:
+            self.settings = settings
+            self._perceiver.reconfigure(settings, settings.budget)
+            self._teaching.settings = settings
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
@@ -219,23 +209,33 @@ class PerceptionNode(LifecycleNode):
         self._input_publishers = status.current_count
         self._publish_diagnostics()
 
-    def _on_cloud(self, message: PointCloud2) -> None:
+    def _on_cloud(self, data: bytes) -> None:
+        self._heard = time.monotonic()
         self._statistics.count("received")
-        if not any(output.get_subscription_count() for output in self._frame_outputs):
+        if not self._outputs.listeners():
             self._statistics.count("skipped")
-        elif self._worker.offer(message):
+        elif self._worker.offer((data, time.perf_counter())):
             self._statistics.count("dropped")
 
-    def _process(self, message: PointCloud2) -> None:
-        """Answer one cloud; runs in the worker and never raises."""
-        reason = "layout"
+    def _process(self, item: tuple[bytes, float]) -> None:
+        """Answer one serialised cloud that arrived at a moment; runs in the worker and never raises."""
+        data, arrived = item
+        reason = "message"
         try:
+            self._take_over()
             start = time.perf_counter()
+            message = cdr.read_point_cloud(data, "~/input")
+            reason = "layout"
             decoded = pointcloud2.decode(message, "~/input")
+            if pointcloud2.is_repaired(message):
+                self._statistics.count("repaired")
             reason = "fields"
-            header = message.header
+            points, header = pointcloud2.xyz(decoded, "~/input"), message.header
+            reason = "transform"
+            if self._target is not None:
+                points, header = self._target.move(points, header)
             stamp_ns = pointcloud2.stamp_ns(header.stamp)
-            cloud = Cloud.from_points(pointcloud2.xyz(decoded, "~/input"), frame_id=header.frame_id, stamp_ns=stamp_ns)
+            cloud = Cloud.from_points(points, frame_id=header.frame_id, stamp_ns=stamp_ns)
             phases = {"decode": (time.perf_counter() - start) * 1e3}
             reason = "failure"
             perception = self._pipeline.perceive(cloud)
@@ -243,27 +243,17 @@ class PerceptionNode(LifecycleNode):
             budgets = perception.budgets if self._perceiver.card.budgets else []
             phases.update(perception.phases_ms)
             start = time.perf_counter()
-            self._publish(message, cloud.points, objects)
-            phases["publish"] = (time.perf_counter() - start) * 1e3
-            self._statistics.processed(phases, len(objects), cloud.dropped_nonfinite, budgets)
+            lifetime = self.settings.marker_lifetime
+            self._outputs.publish(messages.to_header(header), cloud.points, objects, self._names, lifetime)
+            end = time.perf_counter()
+            phases["publish"] = (end - start) * 1e3
+            nonfinite, latency_ms = cloud.dropped_nonfinite, (end - arrived) * 1e3
+            self._statistics.processed(phases, len(objects), nonfinite, budgets, latency_ms)
         except InputError as error:
             self._reject(reason, str(error))
         except Exception as error:  # one bad frame must not end the node
             if rclpy.ok():  # not while the context is being torn down
                 self._reject("failure", f"~/input: {error.__class__.__name__}: {error}")
-
-    def _publish(self, message: PointCloud2, points: np.ndarray, objects: list[Any]) -> None:
-        header = message.header
-        found = records.object_records(objects)
-        if self._objects_out.get_subscription_count():
-            self._objects_out.publish(messages.records_message(header, found))
-        if self._parts_out.get_subscription_count():
-            self._parts_out.publish(messages.records_message(header, records.part_records(points, objects)))
-        if self._markers_out.get_subscription_count():
-            lifetime = self.settings.marker_lifetime
-            self._markers_out.publish(messages.markers_message(header, found, self._names, lifetime))
-        if self._detections_out is not None and self._detections_out.get_subscription_count():
-            self._detections_out.publish(detections.detections_message(header, found))
 
     def _reject(self, reason: str, text: str) -> None:
         self._statistics.reject(reason)
@@ -275,12 +265,17 @@ class PerceptionNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         if self._perceiver is None or not self.context.ok():
             return
-        counts, troubled = self._statistics.values()
+        self._follow_demand()
+        counts, recent = self._statistics.values()
+        listeners = self._outputs.listeners()
         values = {"model": self._perceiver.card.name, "budget": self._perceiver.budget,
+                  "process": processes.identity(), "rss_mb": processes.resident_mb(), "listeners": listeners,
                   "input_publishers": self._input_publishers, **self._pipeline.figures(),
                   **self._teaching.figures(), **counts}  # fmt: skip
-        level, text = (DiagnosticStatus.WARN, "frames dropped or rejected") if troubled else (DiagnosticStatus.OK, "ok")
-        name = f"{self.get_name()}: perception"
+        topic = self.resolve_topic_name("~/input")
+        silence = time.monotonic() - self._heard
+        level, text = judge(recent, topic, listeners, self._input_publishers, silence, self.settings.health)
+        name = messages.status_name(self.get_fully_qualified_name(), "perception")
         now = self.get_clock().now().to_msg()
         self._diagnostics.publish(messages.diagnostics_message(now, name, values["model"], level, text, values))
 

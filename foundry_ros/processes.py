@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,20 @@ def local_environment(domain: int) -> dict[str, str]:
     return {**open_environment(), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_DOMAIN_ID": str(domain)}
 
 
+def identity() -> str:
+    """This process, among all that share a ROS domain."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def resident_mb() -> float:
+    """Resident memory of this process in MB; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def follow_parent() -> None:
     """Called by a node: when it was started by a :class:`NodeProcess`, it gets SIGINT once that parent is gone."""
     parent = os.environ.get(_PARENT)
@@ -97,6 +113,72 @@ def follow_parent() -> None:
     if os.getppid() != int(parent):  # gone before the call, or a grandchild
         del os.environ[_PARENT]
         ctypes.CDLL(None).prctl(1, 0)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _handle(handler: Any) -> dict[int, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in _SIGNALS}
+
+
+def _restore(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def one_interrupt() -> Iterator[None]:
+    """SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt in the block, once: later ones disturb no cleaning up."""
+
+    def first(*_: object) -> None:
+        _handle(signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = _handle(first)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """No signal but SIGKILL and SIGQUIT disturbs the block; it must be short."""
+    before = _handle(signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        _restore(before)
+
+
+def remove_dead_segments(folder: str | Path = "/dev/shm") -> list[str]:
+    """Remove Fast DDS segments whose process is gone (it was killed and could not); returns their names.
+
+    A living process holds a lock on ``<segment>_el``; segments of other users are left alone.
+    """
+    removed = []
+    for lock in sorted(Path(folder).glob("fastrtps_*_el")):
+        segment = lock.with_name(lock.name.removesuffix("_el"))
+        if "port" in segment.name:  # ports outlive processes, and are taken over by the next one
+            continue
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if os.fstat(handle).st_uid == os.getuid():
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                segment.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+                removed.append(segment.name)
+        except OSError:  # in use
+            pass
+        finally:
+            os.close(handle)
+    return removed
 
 
 class NodeProcess:
@@ -190,7 +272,9 @@ class NodeProcess:
         return self.process.wait()
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        for reader in self._readers:
-            reader.join(2.0)
-        self._file.unlink(missing_ok=True)
+        with uninterrupted():
+            self._file.unlink(missing_ok=True)
+            if self.stop() < 0:
+                remove_dead_segments()
+            for reader in self._readers:
+                reader.join(2.0)

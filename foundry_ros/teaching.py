@@ -36,11 +36,12 @@ class Teaching:
     classes are kept, but not recognised.
 
     Args:
+        settings: may be replaced at any time.
         changed: called (in the node's executor, or in that thread) after every change of the taught classes.
     """
 
     def __init__(self, node: Any, pipeline: Pipeline, settings: Any, changed: Callable[[], None]) -> None:
-        self._node, self._pipeline, self._settings, self._changed = node, pipeline, settings, changed
+        self._node, self._pipeline, self.settings, self._changed = node, pipeline, settings, changed
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
         self._warned = -WARNING_PERIOD
@@ -74,7 +75,7 @@ class Teaching:
             if not label:
                 raise InputError("set the parameter teach_label to the name of the class first")
             with self._lock:
-                said = self._pipeline.teach(label, point, message.header.frame_id, self._settings.teach_tolerance)
+                said = self._pipeline.teach(label, point, message.header.frame_id, self.settings.teach_tolerance)
         except InputError as error:
             self._counts["clicks_refused"] += 1
             self._warn(f"click refused: {error}")
@@ -108,7 +109,7 @@ class Teaching:
             self._node.get_logger().info("taught classes are recognised from now on")
 
     def _on_save(self, request: Any, response: Any) -> Any:
-        path = self._settings.teach_file
+        path = self.settings.teach_file
         try:
             if not path:
                 raise InputError("teach_file: set this parameter to the file to write, at start")

@@ -26,11 +26,11 @@ def diagnostics(collected: list) -> dict[str, str]:
 class Station:
     """A running perception node with a publisher that it hears."""
 
-    def __init__(self, ros) -> None:
+    def __init__(self, ros, depth: int = 5) -> None:
         self.ros = ros
         self.objects = ros.collect(PointCloud2, "/perception_node/objects")
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
-        self.publisher = ros.node.create_publisher(PointCloud2, "/points", 5)
+        self.publisher = ros.node.create_publisher(PointCloud2, "/points", depth)
 
     def connect(self) -> Station:
         connected = lambda: int(diagnostics(self.diagnostics).get("input_publishers", 0)) > 0  # noqa: E731

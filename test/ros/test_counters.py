@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from foundry_ros.counters import Ledger, NodeStatistics
+from foundry_ros.counters import Ledger, NodeStatistics, Recent
 from foundry_ros.worker import LatestWorker
 
 
@@ -50,15 +50,16 @@ def test_budgets_are_counted_per_object():
 def test_node_statistics_report_windows_and_totals():
     statistics = NodeStatistics()
     statistics.processed({"ground": 2.0}, objects=3, nonfinite=5)
-    values, troubled = statistics.values()
-    assert values["phase_ms.ground"] == values["phase_total_ms.ground"] == 2.0 and not troubled
-    statistics.processed({"ground": 6.0}, objects=0, nonfinite=0)
+    values, recent = statistics.values()
+    assert values["phase_ms.ground"] == values["phase_total_ms.ground"] == 2.0 and recent == Recent(1)
+    statistics.processed({"ground": 6.0}, objects=0, nonfinite=0, latency_ms=9.0)
     statistics.reject("fields")
-    values, troubled = statistics.values()
+    values, recent = statistics.values()
     assert values["phase_ms.ground"] == 6.0 and values["phase_total_ms.ground"] == 8.0
-    assert values["rejected"] == values["rejected.fields"] == 1 and troubled
+    assert values["rejected"] == values["rejected.fields"] == 1 and recent == Recent(1, 0, 1, 9.0)
+    assert values["latency_ms"] == values["latency_max_ms"] == 9.0
     assert values["nonfinite_points_dropped"] == 5
-    assert statistics.values()[1] is False  # nothing new
+    assert statistics.values()[1] == Recent()  # nothing new
 
 
 def test_worker_takes_the_newest_and_says_what_it_overtook():

@@ -213,6 +213,7 @@ def test_a_crashed_node_is_reported(model, tmp_path):
 def test_up_runs_until_ctrl_c(model):
     import rclpy
     from lifecycle_msgs.srv import GetState
+    from sensor_msgs.msg import PointCloud2
 
     from foundry_ros.processes import Domain
 
@@ -225,6 +226,7 @@ def test_up_runs_until_ctrl_c(model):
         rclpy.init(args=[], context=context, domain_id=domain.number)
         node = rclpy.create_node("observer", context=context)
         try:
+            node.create_subscription(PointCloud2, "/perception_node/objects", print, 1)  # then the node listens too
             deadline = time.monotonic() + 60
             while not node.count_subscribers("/street") and time.monotonic() < deadline:
                 time.sleep(0.1)
@@ -233,7 +235,9 @@ def test_up_runs_until_ctrl_c(model):
         finally:
             node.destroy_node()
             context.try_shutdown()
-            process.send_signal(signal.SIGINT)
+            for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):  # an impatient user
+                process.send_signal(number)
+                time.sleep(0.1)
             try:
                 _, text = process.communicate(timeout=20)
             finally:
