@@ -4,12 +4,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test kill-training lint clean environment-demo environment-dev
+.PHONY: help demo test fuzz soak kill-training lint clean environment-demo environment-dev
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(if $(shell $(name) -c 'import sys; assert (3,10) <= sys.version_info < (3,13)' 2>/dev/null && echo ok),$(name))))
 SOURCES := setup.py setup.cfg package.xml pyproject.toml constraints.txt
 OUT ?= out/demo
 PYTEST_ARGUMENTS ?=
+FUZZ_ARGUMENTS ?=
+MINUTES ?= 20
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -22,6 +24,12 @@ test: environment-dev ## every test, in .venv-dev
 
 kill-training: environment-dev ## 20 SIGKILLs at random moments of a tiny training, compared with an undisturbed one
 	OMP_NUM_THREADS=1 .venv-dev/bin/python test/kill_training.py --kills 20
+
+fuzz: environment-dev ## malformed messages and files, 100,000 through decoding, 2,000 through the real node: out/fuzz.json
+	PYTHONPATH=.:test .venv-dev/bin/python -m fuzz $(FUZZ_ARGUMENTS)
+
+soak: environment-dev ## 10 Hz of 120,000 points through the real node for MINUTES (20): memory, handles, drops; out/soak.json
+	PYTHONPATH=.:test .venv-dev/bin/python -m soak --minutes $(MINUTES)
 
 lint: environment-dev ## ruff
 	.venv-dev/bin/ruff check .
