@@ -83,7 +83,7 @@ def draw_curves(log: str, path: Path, title: str) -> None:
         if len(scalars) > 1 or name.replace(" ", "_") not in scalars:
             panel.legend(fontsize=7)
     figure.suptitle(title)
-    figure.tight_layout()
+    figure.subplots_adjust(wspace=0.25, hspace=0.45)  # tight_layout draws everything once more
     try:
         save_figure(figure, path)
     finally:

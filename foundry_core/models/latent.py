@@ -29,6 +29,12 @@ def ema_decay(config: LatentObjective, progress: float) -> float:
     return first + (last - first) * min(1.0, progress / config.decay_share)
 
 
+def _explained(prediction: Tensor, wanted: Tensor) -> Tensor:
+    """Share of the variance of what is wanted [...,d] that a prediction explains; the loss moves with the target."""
+    spread = (wanted - wanted.flatten(0, -2).mean(dim=0)).square().sum()
+    return 1 - (prediction - wanted).square().sum() / spread.clamp(min=1e-12)
+
+
 class LatentPrediction(nn.Module):
     """What the latent objectives share: the target, how it follows, and the loss.
 
@@ -59,6 +65,7 @@ class LatentPrediction(nn.Module):
         """``loss`` of a prediction [...,d], and statistics of it, the targets [B,G,d] and the encoder's features."""
         return {
             "loss": F.smooth_l1_loss(prediction.float(), wanted, beta=self.config.beta),
+            "explained": _explained(prediction.detach().float(), wanted),
             "prediction_std": token_deviation(prediction),
             "target_std": token_deviation(targets),
             "token_std": token_deviation(features),

@@ -242,9 +242,9 @@ class Run:
             self._draw(log)
 
     def _draw(self, log: RunLog | None) -> None:
-        """Draw the curves anew if the log has grown; a training does not end for a picture."""
+        """Draw the curves anew if the log has grown by a twentieth, or at the end; no training ends for a picture."""
         text = log.text() if log else ""
-        if len(text) == self._drawn:
+        if len(text) == self._drawn or (len(text) < 1.05 * self._drawn and self.progress() < 1.0):
             return
         self._drawn = len(text)
         try:

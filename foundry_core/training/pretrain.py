@@ -59,11 +59,11 @@ def pretrain(
     """
     stream = ShapeStream(config.data, config.preprocessing.points, config.loop.seed)
     task = Pretraining(config)
+    prober = Probes(task.teacher, config.preprocessing, probes, probe_every, config.loop.threads) if probes else None
     run = Run(out, task, config.loop, config, minutes)
+    run.probes = prober
     if isinstance(task.module, LatentPrediction):
         run.optimizer.register_step_post_hook(lambda *_: task.module.follow(run.progress()))
-    if probes:
-        run.probes = Probes(task.teacher, config.preprocessing, probes, probe_every, config.loop.threads)
     dataset = GroupedClouds(stream, config.preprocessing)
     run.train(lambda step: batches_from(dataset, run.share, step, config.loop.workers), f"pretrain {config.name}")
     card = ModelCard(

@@ -13,6 +13,7 @@ from torch import nn
 
 from foundry_core.card import Preprocessing
 from foundry_core.data.shapes import load_shapes
+from foundry_core.errors import InputError
 from foundry_core.evaluation.curves import PROBE
 from foundry_core.evaluation.features import Groups, group_clouds
 from foundry_core.evaluation.probe import Split, probe_accuracy
@@ -31,7 +32,7 @@ class Probes:
         every: steps between probes; one more at the end of the run.
 
     Raises:
-        InputError: a set without labels, or with too few shapes.
+        InputError: a set without labels, with too few shapes, or named as another.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Probes:
         self.network, self.every, self.threads = network, every, threads
         self.sets: dict[str, tuple[Split, Groups, Groups]] = {}
         for path in paths:
+            if path.stem in self.sets:
+                raise InputError(f"{path}: a second probe named {path.stem}; rename the file")
             split = Split.of(load_shapes(path), validation=True)
             self.sets[path.stem] = split, group_clouds(split.train.points, size), group_clouds(split.test.points, size)
         self.seen: int | None = None

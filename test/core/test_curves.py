@@ -86,6 +86,8 @@ def test_probes_come_when_due_and_leave_the_network_as_it_was(shapes):
     assert all(60 <= score["probe_forms"] <= 100 for score in scores if score)
     assert network.training and torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    with pytest.raises(InputError, match="a second probe named forms"):
+        Probes(network, Preprocessing(points=64, groups=16, neighbors=8), [shapes, shapes])
 
 
 def test_drawing_keeps_the_folder_locked(shapes, tmp_path, monkeypatch):

@@ -23,6 +23,7 @@ from foundry_core.models.sequencer import draw_blocks, sequence  # noqa: E402
 from foundry_core.models.teacher import Teacher  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import PretrainConfig  # noqa: E402
+from foundry_core.training.precision import mixed_precision  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 
 P2V = Point2vecObjective(decoder_depth=1, target_blocks=2, decay=(0.9, 0.99))
@@ -47,7 +48,13 @@ def config(shapes: Path, objective: dict, **loop) -> PretrainConfig:
             "encoder": {"width": 24, "depth": 2, "heads": 3, "position_hidden": 8},
         },
         "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
-        "data": {"compositions": 0, "categories": 0, "files": [{"path": str(shapes)}], "partial": 0},
+        "data": {
+            "compositions": 0,
+            "categories": 0,
+            "files": [{"path": str(shapes)}],
+            "partial": 0,
+            "rotation": "none",
+        },
         "objective": objective,
         "loop": {"steps": 20, "batch": 4, "precision": "fp32", "workers": 0, "learning_rate": 2e-3, **loop},
     }
@@ -174,6 +181,19 @@ def test_the_decay_is_as_scheduled_and_the_target_follows_by_it():
         assert torch.allclose(after, before + 0.05, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", MAKE)
+def test_bfloat16_gives_nearly_the_same_loss(kind):
+    torch.manual_seed(0)
+    model, batch, losses = MAKE[kind](), clouds(4), []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(1)
+        with mixed_precision(precision):
+            losses.append(model(*batch)["loss"])
+        losses[-1].backward()
+    assert losses[1].dtype == torch.float32 and torch.allclose(*losses, rtol=0.03)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
 def target_and_encoder(folder: Path) -> tuple[list, list]:
     state = torch.load(folder / "checkpoint.pt", weights_only=True)["module"]
     return tuple(
@@ -202,7 +222,7 @@ def test_the_target_follows_the_encoder_step_by_step_and_the_encoder_is_what_is_
 LEARN = {
     "mae": {"decoder_depth": 1},
     "point2vec": {"decoder_depth": 1, "target_blocks": 2, "decay": [0.9, 0.99]},
-    "jepa": {"predictor_depth": 1, "decay": [0.9, 0.99]},
+    "jepa": {"predictor_depth": 1},
 }
 
 
@@ -210,10 +230,12 @@ LEARN = {
 def test_the_loss_falls_and_nothing_collapses(kind, shapes, tmp_path):
     pretrain(config(shapes, {"kind": kind, **LEARN[kind]}, steps=200, batch=8), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["loss"] < 0.85 * rows[0]["loss"]
-    assert rows[-1]["cloud_rank"] > 2.5 and rows[-1]["cloud_cosine"] < 0.98 and rows[-1]["token_std"] > 0.1
+    first, last = rows[0], rows[-1]
+    assert last["loss"] < 0.95 * first["loss"]
+    assert last["cloud_rank"] > 2 and last["cloud_cosine"] < 0.95 and last["token_std"] > 0.3
     if kind != "mae":
-        assert rows[-1]["target_std"] > 0.3 and rows[-1]["prediction_std"] > 0.1
+        assert last["explained"] > first["explained"] + 0.1
+        assert last["target_std"] > 0.4 and last["prediction_std"] > 0.1
 
 
 @pytest.mark.parametrize("kind", ["point2vec", "jepa"])

@@ -113,6 +113,7 @@ def test_distillation_explains_more_of_the_teacher_as_it_goes_on(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "student" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["r2"] > rows[0]["r2"] + 0.05
     assert card.kind == "student" and card.budgets == [4]
+    assert (tmp_path / "student" / "curves.png").is_file()
     assert card.training[-1].parent == "tiny" and len(card.training[-1].parent_sha256) == 64
     teacher, student = weights(tmp_path / "teacher" / "tiny"), weights(tmp_path / "student" / "student")
     for name, value in teacher.items():
