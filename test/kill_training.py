@@ -17,6 +17,7 @@ import time
 import traceback
 from pathlib import Path
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,7 +29,7 @@ from foundry_core.training.pretrain import pretrain  # noqa: E402
 STEPS_PER_LIFE = 30
 
 
-def config(steps: int, checkpoint_seconds: float) -> PretrainConfig:
+def config(shapes: Path, steps: int, checkpoint_seconds: float) -> PretrainConfig:
     """A tiny run that has everything a checkpoint must keep: averaged weights, micro-batches, data workers."""
     values = {
         "name": "tiny",
@@ -37,7 +38,7 @@ def config(steps: int, checkpoint_seconds: float) -> PretrainConfig:
             "encoder": {"width": 24, "depth": 1, "heads": 3, "position_hidden": 8},
         },
         "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
-        "data": {"categories": 0, "partial": 0},
+        "data": {"compositions": 0, "categories": 0, "partial": 0, "files": [{"path": str(shapes)}]},
         "loop": {
             **{"steps": steps, "batch": 8, "accumulate": 2, "ema": 0.95, "precision": "fp32", "device": "cpu"},
             **{"workers": 1, "checkpoint_seconds": checkpoint_seconds, "log_steps": 7},
@@ -101,11 +102,12 @@ def main() -> None:
     arguments = parser.parse_args()
     steps, draw = STEPS_PER_LIFE * (arguments.kills + 1), random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as root:
-        whole = Path(root) / "whole"
+        whole, shapes = Path(root) / "whole", Path(root) / "shapes.npz"
+        np.savez(shapes, points=np.random.default_rng(0).normal(size=(40, 64, 3)))
         began = time.monotonic()
-        finished(start(config(steps, 1e6), whole), 1e6)
+        finished(start(config(shapes, steps, 1e6), whole), 1e6)
         life = (time.monotonic() - began) / (arguments.kills + 1)
-        settings = config(steps, life / 10)
+        settings = config(shapes, steps, life / 10)
         kills, runs, resumed = 0, 0, []
         while kills < arguments.kills:  # one run, unless it ends before it was killed often enough
             folder, runs = Path(root) / f"killed-{runs}", runs + 1

@@ -73,14 +73,15 @@ def _ellipsoid(count, rng, _):
 def _frustum(count, rng, top: float, radius: Callable[[np.ndarray], np.ndarray] | None = None):
     angle = rng.uniform(0, 2 * np.pi, count)
     scale = np.ones(count) if radius is None else radius(angle)
-    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1) * scale[:, None]
+    cos, sin = np.cos(angle), np.sin(angle)
+    ring = np.stack([cos, sin], axis=1) * scale[:, None]
     side_area, bottom, cap = 2 * np.pi * (1 + top), np.pi, np.pi * top * top
     face = rng.choice(3, count, p=np.array([side_area, bottom, cap]) / (side_area + bottom + cap))
     z = np.where(face == 0, rng.uniform(-1, 1, count), np.where(face == 1, -1.0, 1.0))
     at_height = 1 + (top - 1) * (z + 1) / 2
     inward = np.where(face == 0, 1.0, np.sqrt(rng.uniform(0, 1, count)))
     points = np.concatenate([ring * (at_height * inward)[:, None], z[:, None]], axis=1)
-    side_normal = np.stack([np.cos(angle), np.sin(angle), np.full(count, (1 - top) / 2)], axis=1)
+    side_normal = np.stack([cos, sin, np.full(count, (1 - top) / 2)], axis=1)
     flat_normal = np.stack([np.zeros(count), np.zeros(count), np.sign(z)], axis=1)
     normal = np.where((face == 0)[:, None], side_normal, flat_normal)
     return points, normal
@@ -89,9 +90,10 @@ def _frustum(count, rng, top: float, radius: Callable[[np.ndarray], np.ndarray] 
 def _torus(count, rng, primitive):
     tube = primitive.ratio
     around, along = rng.uniform(0, 2 * np.pi, (2, count))
-    ring = (1 - tube) + tube * np.cos(around)
-    points = np.stack([ring * np.cos(along), ring * np.sin(along), tube * np.sin(around)], axis=1)
-    normal = np.stack([np.cos(around) * np.cos(along), np.cos(around) * np.sin(along), np.sin(around)], axis=1)
+    out, up, cos, sin = np.cos(around), np.sin(around), np.cos(along), np.sin(along)
+    ring = (1 - tube) + tube * out
+    points = np.stack([ring * cos, ring * sin, tube * up], axis=1)
+    normal = np.stack([out * cos, out * sin, up], axis=1)
     # rejection-free correction: weight the normal by the ring radius, the torus' own surface element
     return points, normal * ring[:, None]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +88,33 @@ def choose_device(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda", local)
 
 
+def _fresh(store: dist.Store, number: int, size: int) -> dist.Store:
+    """A part of the store under a name that no earlier attempt used.
+
+    torchrun hands its restarted processes the store of those that were lost, with their addresses in it, and its count
+    of restarts is not the same on all machines. So the first process makes up a name, and answers whoever asks for it
+    under a key that no process before has used.
+    """
+    own = uuid.uuid4().hex
+    if number > 0:
+        store.set(f"hello/{number}", own)
+        store.wait([f"welcome/{own}"], _PATIENCE)
+        name = store.get(f"welcome/{own}").decode()
+        store.set(f"here/{name}/{number}", "")
+        return dist.PrefixStore(name, store)
+    deadline, missing = time.monotonic() + _PATIENCE.total_seconds(), set(range(1, size))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"hello/{other}"]):  # perhaps of a lost one: its successor will ask too
+                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
+            if store.check([f"here/{own}/{other}"]):
+                missing.discard(other)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"processes {sorted(missing)} of {size} did not come")
+        time.sleep(0.02)
+    return dist.PrefixStore(own, store)
+
+
 def join(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """Meet the other processes, if torchrun started this one, and choose the device; may be called again.
 
@@ -95,7 +124,10 @@ def join(wish: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        store, number, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+        store = _fresh(store, number, size)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=_PATIENCE)
         atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     return device
 

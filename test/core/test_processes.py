@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -30,7 +31,6 @@ SETTINGS = {
         "encoder": {"width": 24, "depth": 1, "heads": 3, "position_hidden": 8},
     },
     "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
-    "data": {"categories": 0, "partial": 0},
     "loop": {
         **{"steps": 120, "batch": 8, "learning_rate": 3e-4, "precision": "fp32", "device": "cpu", "workers": 1},
         **{"checkpoint_seconds": 0.1, "log_steps": 5},
@@ -58,9 +58,12 @@ def second_process(torchrun: subprocess.Popen) -> int:
 
 
 def test_two_processes_one_of_which_is_lost_give_the_loss_curve_of_one(tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(SETTINGS))
-    pretrain(parse(PretrainConfig, SETTINGS, "test"), tmp_path / "one")
+    shapes, config = tmp_path / "shapes.npz", tmp_path / "config.yaml"
+    np.savez(shapes, points=np.random.default_rng(0).normal(size=(40, 64, 3)))
+    data = {"compositions": 0, "categories": 0, "partial": 0, "files": [{"path": str(shapes)}]}
+    settings = {**SETTINGS, "data": data}
+    config.write_text(yaml.safe_dump(settings))
+    pretrain(parse(PretrainConfig, settings, "test"), tmp_path / "one")
     folder = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command += ["-m", "foundry_core.cli.main", "pretrain", "--config", str(config), "--out", str(folder)]
