@@ -12,7 +12,6 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import rclpy
@@ -33,8 +32,10 @@ from foundry_core.files import write_atomically
 from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
 from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.counters import Ledger
+from foundry_ros.schedule import Companions, beside, expected, schedule
 
 _PHASE = "phase_total_ms."
+_COUNTED = ("received", "processed", "dropped", "rejected", "skipped")
 
 
 class ReplayFailed(RuntimeError):
@@ -55,8 +56,9 @@ class BagReplay(Node):
         self._labels = ""
         self._answers: dict[int, dict[str, PointCloud2]] = {}  # stamp -> topic -> message, kept for the results only
         self._change = threading.Condition()
+        self._processes: set[str] = set()
         node = self.settings.node
-        self._status_name = f"{node.rsplit('/', 1)[-1]}: perception"
+        self._status_name = messages.status_name(self.resolve_topic_name(node), "perception")
         reliable = QoSProfile(depth=10)
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         self._cloud_out = self.create_publisher(PointCloud2, self.settings.output, QoSProfile(depth=5))
@@ -89,6 +91,7 @@ class BagReplay(Node):
         values = messages.read_diagnostics(message, self._status_name)
         if values is not None:
             with self._change:
+                self._processes.add(values.get("process", ""))
                 self._diagnostics = values
                 self._change.notify_all()
 
@@ -113,11 +116,27 @@ class BagReplay(Node):
                 missing = f"no diagnostics of '{node}' that show it connected"
                 with self._change:
                     if int(self._diagnostics.get("input_publishers", 0)) > 0 and self._matched():
+                        self.refuse_twins()
                         return dict(self._diagnostics)
                     self._change.wait(0.1)
         if state != "active":
             missing = f"'{node}' is {state}"
         raise ReplayFailed(f"bag_replay: no connection after {self.settings.match_timeout:.0f} s: {missing}")
+
+    def refuse_twins(self) -> None:
+        """Two nodes of one name would answer every frame twice, and mix their figures.
+
+        Raises:
+            ReplayFailed: there are two.
+        """
+        publishers = self.count_publishers(f"{self.settings.node}/objects")
+        if len(self._processes) > 1 or publishers > 1:
+            known = ", ".join(sorted(self._processes))
+            count = max(len(self._processes), publishers)
+            raise ReplayFailed(
+                f"bag_replay: {count} nodes are called '{self.settings.node}' in this ROS domain (processes seen: "
+                f"{known}); stop all but one, or take another ROS_DOMAIN_ID"
+            )
 
     def _matched(self) -> bool:
         clouds = [subscription for subscription in self.subscriptions if subscription.msg_type is PointCloud2]
@@ -139,49 +158,49 @@ class BagReplay(Node):
 
     def play(self, bag: Bag, topic: str, results: ResultsWriter | None) -> None:
         """Publish every frame in its turn or at its time; afterwards wait for the answers that can still come."""
-        total = bag.topics[topic].count
-        lock_step = self.settings.rate == 0
+        settings = self.settings
+        total = expected(bag, topic, settings)
+        others = beside(bag, settings.also, topic)
+        companions = Companions(self, others, settings.clock)
         number, stamp_ns, sent = -1, 0, []
-        for data, due in self._timed(bag, topic):
-            if due is not None:
-                time.sleep(max(0.0, due - time.perf_counter()))
+        begin = None
+        for item in schedule(bag, [topic, *others], settings):
+            begin = time.perf_counter() if begin is None else begin
+            if item.due_s is not None:
+                time.sleep(max(0.0, begin + item.due_s - time.perf_counter()))
+            companions.tick(item.stamp_ns)
+            if companions.publish(item):
+                continue
             try:
-                stamp_ns = messages.cdr_stamp_ns(data)
+                stamp_ns = messages.cdr_stamp_ns(item.data)
             except ValueError as error:
                 raise InputError(f"{bag.path}: topic '{topic}': frame {number + 1}: {error}; record it again") from None
             number = self.ledger.sent(stamp_ns, time.perf_counter())
-            self._cloud_out.publish(data)
-            if lock_step:
-                self._finish(number, stamp_ns, results)
-            else:
-                sent.append((number, stamp_ns))
-                if results is not None:
-                    self._store_complete(sent, results)
+            self._cloud_out.publish(item.data)
+            sent.append((number, stamp_ns))
+            if settings.rate == 0 and len(sent) >= settings.in_flight:
+                self._finish(*sent.pop(0), results)
+            elif settings.rate and results is not None:
+                self._store_complete(sent, results)
             self._tell(total)
             if self._cloud_out.get_subscription_count() == 0:
-                raise ReplayFailed(f"bag_replay: '{self.settings.node}' went away at frame {number + 1} of {total}")
-        if number >= 0 and not lock_step:
-            self.ledger.wait(number, self.settings.frame_timeout)  # the newest frame is never overtaken
+                raise ReplayFailed(f"bag_replay: '{settings.node}' went away at frame {number + 1} of {total}")
+        while settings.rate == 0 and sent:
+            self._finish(*sent.pop(0), results)
+        if number >= 0 and settings.rate:
+            self.ledger.wait(number, settings.frame_timeout)  # the newest frame is never overtaken
             if results is not None:
                 self._await_parts(stamp_ns)
                 self._store_complete(sent, results, last=True)
         self._tell(total)
-
-    def _timed(self, bag: Bag, topic: str) -> Iterator[tuple[bytes, float | None]]:
-        """Frames and the moment at which each is due; a frame is read before it is due."""
-        start, first, rate = None, 0, self.settings.rate
-        for _, receive_ns, data in bag.messages(topic):
-            if rate == 0:
-                yield data, None
-                continue
-            if start is None:
-                start, first = time.perf_counter(), receive_ns
-            yield data, start + (receive_ns - first) * 1e-9 / rate
+        self.refuse_twins()
 
     def _finish(self, number: int, stamp_ns: int, results: ResultsWriter | None) -> None:
         if not self.ledger.wait(number, self.settings.frame_timeout):
             self.ledger.give_up(stamp_ns)
-            self.get_logger().warning(f"frame {number} was not answered in {self.settings.frame_timeout} s: dropped")
+            self.get_logger().warning(
+                f"frame {number} was not answered, for up to {self.settings.frame_timeout} s: dropped"
+            )
         elif results is not None:
             self._await_parts(stamp_ns)
             self._store(stamp_ns, results)
@@ -212,25 +231,34 @@ class BagReplay(Node):
             print(json.dumps({"progress": figures}), flush=True)
 
     def report(self, before: dict[str, str]) -> dict[str, Any]:
-        """The figures; phases are the node's own totals over the frames of this replay (``/diagnostics``)."""
+        """The figures; phases and counts are the node's own over the frames of this replay (``/diagnostics``)."""
         frames = self.ledger.frames_processed
         start = int(before.get("processed", 0))
         with self._change:
             self._change.wait_for(lambda: int(self._diagnostics.get("processed", 0)) >= start + frames, 5.0)
             after = dict(self._diagnostics)
-        answered = max(int(after.get("processed", 0)) - start, 1)
+        counts = {key: int(after.get(key, 0)) - int(before.get(key, 0)) for key in _COUNTED}
+        answered = max(counts["processed"], 1)
         phases = {
             key.removeprefix(_PHASE): round((float(value) - float(before.get(key, 0.0))) / answered, 3)
             for key, value in after.items()
             if key.startswith(_PHASE)
         }
         budget = after.get("budget", "")
+        report = self.ledger.report()
         return {
-            **self.ledger.report(),
+            **report,
+            "counts": {
+                "sent": report["frames_sent"],
+                **counts,
+                "lost_on_the_way": report["frames_sent"] - counts["received"],
+                "answers_lost": counts["processed"] - report["frames_processed"],
+            },
             "phases_ms": phases,
             "model": after.get("model", ""),
             "budget": int(budget) if budget.isdigit() else None,
             "rate": self.settings.rate,
+            "timeline": self.ledger.timeline(),
         }
 
 

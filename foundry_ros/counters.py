@@ -108,6 +108,8 @@ class Ledger:
         self._pending: dict[int, deque[tuple[int, float]]] = defaultdict(deque)
         self._latency_ms: dict[int, float] = {}
         self._objects: list[int] = []
+        self._sent_at: list[float] = []
+        self._last_answer, self._newest = 0.0, -1
         self.frames_sent = 0
         self.unexpected = 0
 
@@ -116,6 +118,7 @@ class Ledger:
         with self._change:
             number = self.frames_sent
             self._pending[stamp_ns].append((number, now))
+            self._sent_at.append(now)
             self.frames_sent += 1
             return number
 
@@ -128,13 +131,15 @@ class Ledger:
                 return
             number, start = waiting.popleft()
             self._latency_ms[number] = (now - start) * 1e3
+            self._last_answer, self._newest = now, max(self._newest, number)
             self._objects.append(objects)
             self._change.notify_all()
 
     def wait(self, number: int, timeout: float) -> bool:
-        """Wait until a frame is answered; False when ``timeout`` (s) has passed."""
+        """Wait until a frame is answered; False when ``timeout`` (s) has passed, or a later frame has its answer."""
         with self._change:
-            return self._change.wait_for(lambda: number in self._latency_ms, timeout)
+            self._change.wait_for(lambda: self._newest >= number, timeout)
+            return number in self._latency_ms
 
     def give_up(self, stamp_ns: int) -> None:
         """Stop expecting the oldest frame with this stamp, so that its late answer is nobody else's."""
@@ -142,13 +147,22 @@ class Ledger:
             if self._pending.get(stamp_ns):
                 self._pending[stamp_ns].popleft()
 
+    def timeline(self) -> dict[str, list[float | None]]:
+        """For each frame when it was sent (s from the first), and its latency in ms, None for one without answer."""
+        with self._change:
+            return {
+                "sent_s": [round(moment - self._sent_at[0], 4) for moment in self._sent_at],
+                "latency_ms": [_rounded(self._latency_ms.get(number)) for number in range(self.frames_sent)],
+            }
+
     @property
     def frames_processed(self) -> int:
         """Frames that were answered."""
         return len(self._latency_ms)
 
     def report(self) -> dict[str, Any]:
-        """frames_sent, frames_processed, frames_dropped, latency_ms {p50, p95, max} and objects_per_frame (mean)."""
+        """frames_sent, frames_processed, frames_dropped, latency_ms {p50, p95, max}, objects_per_frame (mean), and
+        frames_per_s, processed from the first frame's sending to the last answer."""
         with self._change:
             values = np.array(list(self._latency_ms.values()))
             p50, p95 = (float(value) for value in np.percentile(values, (50, 95))) if len(values) else (None, None)
@@ -158,8 +172,13 @@ class Ledger:
                 "frames_processed": len(values),
                 "frames_dropped": self.frames_sent - len(values),
                 "latency_ms": {"p50": _rounded(p50), "p95": _rounded(p95), "max": _rounded(worst)},
+                "frames_per_s": _rounded(self._frames_per_s()),
                 "objects_per_frame": _rounded(float(np.mean(self._objects)) if self._objects else None),
             }
+
+    def _frames_per_s(self) -> float | None:
+        seconds = self._last_answer - self._sent_at[0] if self._latency_ms else 0.0
+        return len(self._latency_ms) / seconds if seconds > 0 else None
 
 
 def _rounded(value: float | None) -> float | None:

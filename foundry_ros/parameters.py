@@ -70,6 +70,16 @@ class ReplayParameters(Settings):
     bag: str = Field("", description="rosbag2 folder, .mcap or .db3 file")
     topic: str = Field("", description="PointCloud2 topic of the bag; empty: the only one, or /points among several")
     rate: float = Field(1.0, ge=0, le=1000, description="times the bag's own speed; 0: lock-step, every frame in turn")
+    in_flight: int = Field(
+        1, ge=1, le=2, description="lock-step: frames sent and not yet answered; 2 keeps the node busy (throughput)"
+    )
+    start: float = Field(0.0, ge=0, description="s from the first message of the played topics that are left out")
+    duration: float | None = Field(None, gt=0, description="s of the bag to play; not set: all")
+    loop: int = Field(1, ge=1, le=100_000, description="times to play")
+    also: str = Field(
+        "", description="topics to publish beside the clouds, with commas between; all: what is installed"
+    )
+    clock: bool = Field(False, description="publish /clock with the bag's time, for nodes with use_sim_time")
     output: str = Field("points", min_length=1, description="topic to publish on")
     node: str = Field("perception_node", min_length=1, description="name of the node that answers")
     match_timeout: float = Field(60.0, gt=0, description="s to wait until the node is active and connected")
@@ -108,6 +118,7 @@ class NodeParameter(NamedTuple):
     low: float | None = None
     high: float | None = None
     whole: bool = False
+    above: bool = False  # low itself is out
 
 
 NODES: dict[str, type[Settings]] = {
@@ -132,7 +143,8 @@ def node_parameters(schema: type[Settings], prefix: str = "") -> Iterator[NodePa
             description = field.description or f"{name}: {(schema.__doc__ or schema.__name__).strip().splitlines()[0]}"
             low, high = _bound(field, "ge", "gt"), _bound(field, "le", "lt")
             whole = field.annotation in (int, int | None)
-            yield NodeParameter(prefix + name, _plain(default), description, low, high, whole)
+            above = _bound(field, "gt") is not None
+            yield NodeParameter(prefix + name, _plain(default), description, low, high, whole, above)
 
 
 def _bound(field: Any, *keys: str) -> float | None:

@@ -203,7 +203,7 @@ class NodeProcess:
         self.node = node
         self._parameters, self._environment = parameters, environment
         self._remappings, self._quiet = remappings or {}, quiet
-        self._tail: deque[str] = deque(maxlen=12)
+        self._tail: deque[str] = deque(maxlen=40)
         self._lines: deque[str] = deque()
         self._readers: list[threading.Thread] = []
 

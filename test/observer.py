@@ -6,6 +6,9 @@ from __future__ import annotations
 import threading
 import time
 
+#: s; the machine may be busy
+PATIENCE = 90.0
+
 
 class Ros:
     """A test's own node, spun in a thread, and what it needs to talk to others."""
@@ -61,7 +64,7 @@ class Ros:
         return NodeProcess(node, parameters, local_environment(self.domain), remappings)
 
 
-def wait_for(condition, timeout: float = 20.0, what: str = "condition"):
+def wait_for(condition, timeout: float = PATIENCE, what: str = "condition"):
     """Poll until ``condition()`` is true and return its value."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -34,14 +34,14 @@ class Station:
 
     def connect(self) -> Station:
         connected = lambda: int(diagnostics(self.diagnostics).get("input_publishers", 0)) > 0  # noqa: E731
-        wait_for(lambda: connected() and self.ros.node.count_publishers("/perception_node/objects"), 60, "connection")
+        wait_for(lambda: connected() and self.ros.node.count_publishers("/perception_node/objects"), what="connection")
         return self
 
     def ask(self, message: PointCloud2) -> PointCloud2:
         """Publish and wait for the answer with the same stamp."""
         self.publisher.publish(message)
         stamp = message.header.stamp
-        return wait_for(lambda: next((m for m in list(self.objects) if m.header.stamp == stamp), None), 20, "answer")
+        return wait_for(lambda: next((m for m in list(self.objects) if m.header.stamp == stamp), None), what="answer")
 
     def figure(self, key: str, value: int) -> None:
-        wait_for(lambda: diagnostics(self.diagnostics).get(key) == str(value), 10, f"{key} = {value}")
+        wait_for(lambda: diagnostics(self.diagnostics).get(key) == str(value), what=f"{key} = {value}")

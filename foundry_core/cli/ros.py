@@ -47,10 +47,12 @@ def run_replay(
     rate: float | None = None,
     topic: str | None = None,
     results: Path | None = None,
+    **play_options: Any,
 ) -> dict[str, Any]:
     """Play ``bag`` through the real nodes, each a process of its own, and return the report.
 
-    ``rate`` None is lock-step. ``results`` is an .npz for :func:`foundry_core.records.read_results`.
+    ``rate`` None is lock-step; ``play_options`` are parameters of bag_replay. ``results`` is an .npz for
+    :func:`foundry_core.records.read_results`.
 
     Raises:
         InputError: bag, parameters or model cannot be used.
@@ -68,9 +70,12 @@ def run_replay(
         play = {
             "bag": str(bag.resolve()), "topic": topic, "rate": 0.0 if rate is None else float(rate),
             "report": str(report), "results": str(results.resolve()) if results else None, "progress": True,
+            **play_options,
         }  # fmt: skip
         values = _settings(params, {"model": model, "budget": budget}, play)
         values["perception_node"]["autostart"] = True
+        if values["bag_replay"].get("clock"):
+            values["perception_node"]["use_sim_time"] = True
         source = values["bag_replay"]["output"]
         with (
             processes.one_interrupt(),
@@ -85,7 +90,7 @@ def run_replay(
                 "bag_replay", values["bag_replay"], processes.local_environment(domain.number)
             ) as player,
         ):
-            _watch(perception, player, total)
+            _watch(perception, player, total * (play_options.get("loop") or 1))
         return json.loads(report.read_text(encoding="utf-8"))
 
 
@@ -122,6 +127,14 @@ def _picture(bag: Path, results: Path, path: Path) -> None:
     birds_eye(positions(best.parts), best.objects, path, names, title=f"{bag.name}, {len(best.objects)} objects")
 
 
+def _losses(counts: dict[str, int]) -> str:
+    shown = {
+        "on the way": counts["lost_on_the_way"], "dropped by the node": counts["dropped"],
+        "rejected": counts["rejected"], "nobody listened": counts["skipped"], "answers": counts["answers_lost"],
+    }  # fmt: skip
+    return ", ".join(f"{number} {what}" for what, number in shown.items() if number) or "nothing"
+
+
 def _print(report: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -132,6 +145,8 @@ def _print(report: dict[str, Any]) -> None:
         ("model", f"{report['model']}, budget {report['budget']}"),
         ("timing", "lock-step" if rate == 0 else f"{rate:g} x the bag's own"),
         ("frames", "{frames_sent} sent, {frames_processed} processed, {frames_dropped} dropped".format(**report)),
+        ("lost", _losses(report["counts"])),
+        ("throughput", f"{report['frames_per_s']:.1f} frames/s" if report["frames_per_s"] else "-"),
         ("latency", ", ".join(f"{k} {v:.1f} ms" for k, v in latency.items() if v is not None) or "no answers"),
         ("phases", ", ".join(f"{k} {v:.1f} ms" for k, v in report["phases_ms"].items()) or "none"),
         ("objects per frame", f"{report['objects_per_frame']:.1f}" if report["objects_per_frame"] is not None else "-"),
@@ -153,6 +168,13 @@ def replay(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
     results: Annotated[Path | None, typer.Option(help="write every frame's objects and parts to this .npz")] = None,
     picture: Annotated[Path | None, typer.Option(help="write a bird's-eye picture (.png) of the fullest frame")] = None,
+    plot: Annotated[Path | None, typer.Option(help="write latencies and drops over time as .png")] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="throughput: the next frame is sent before an answer")] = False,
+    start: Annotated[float | None, typer.Option(min=0, help="s of the bag to leave out at the beginning")] = None,
+    duration: Annotated[float | None, typer.Option(min=0.001, help="s of the bag to play")] = None,
+    loop: Annotated[int | None, typer.Option(min=1, help="times to play")] = None,
+    also: Annotated[str | None, typer.Option(help="topics to publish too, separated by commas, or all")] = None,
+    clock: Annotated[bool, typer.Option("--clock", help="publish /clock; the node takes its time from it")] = False,
 ) -> None:
     """Play a recording through the real nodes and measure them.
 
@@ -163,19 +185,28 @@ def replay(
     """
     from foundry_ros.processes import NodeFailed
 
-    for path, option in ((json_file, "--json"), (results, "--results"), (picture, "--picture")):
+    outputs = {"--json": json_file, "--results": results, "--picture": picture, "--plot": plot}
+    for option, path in outputs.items():
         require_writable(path, option)
-    if picture and picture.suffix.lower() != ".png":
-        raise InputError(f"{picture}: pictures are written as .png; give --picture a name that ends so")
+        if option in ("--picture", "--plot") and path and path.suffix.lower() != ".png":
+            raise InputError(f"{path}: pictures are written as .png; give {option} a name that ends so")
+    if fast and rate is not None:
+        raise InputError("--fast: sends as fast as the node answers; leave --rate out")
+    play = {"in_flight": 2 if fast else None, "start": start, "duration": duration, "loop": loop, "also": also,
+            "clock": clock or None}  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="foundry_replay_") as folder:
         kept = results or (Path(folder) / "results.npz" if picture else None)
         try:
-            report = run_replay(bag, params, model, budget, rate, topic, kept)
+            report = run_replay(bag, params, model, budget, rate, topic, kept, **play)
         except NodeFailed as error:
             error_console.print(str(error), markup=False, highlight=False)
             raise typer.Exit(1) from None
         if picture:
             _picture(bag, kept, picture)
+    if plot:
+        from foundry_core.evaluation.replay_picture import draw_replay
+
+        draw_replay(report, plot)
     if json_file:
         write_json(json_file, report)
     _print(report)

@@ -7,7 +7,7 @@ unchanged; :meth:`Bag.decode` turns one into a message object with the field nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -103,20 +103,21 @@ class Bag:
             self._reader.close()
             self._reader = None
 
-    def messages(self, topic: str | None = None) -> Iterator[tuple[str, int, bytes]]:
+    def messages(self, topic: str | Collection[str] | None = None) -> Iterator[tuple[str, int, bytes]]:
         """Records in the order of the bag: (topic, receive stamp in ns, serialised message).
 
         Args:
-            topic: only this topic; all when None.
+            topic: only this topic, or these; all when None.
 
         Raises:
             InputError: no such topic, or the bag breaks off.
         """
         connections = list(self._reader.connections)
         if topic is not None:
-            connections = [connection for connection in connections if connection.topic == topic]
-            if not connections:
-                raise InputError(f"{self.path}: no topic '{topic}'; it has {self._topic_names()}")
+            wanted = {topic} if isinstance(topic, str) else set(topic)
+            if missing := sorted(wanted - self.topics.keys()):
+                raise InputError(f"{self.path}: no topic '{missing[0]}'; it has {self._topic_names()}")
+            connections = [connection for connection in connections if connection.topic in wanted]
         expected = sum(connection.msgcount for connection in connections)
         records = self._reader.messages(connections=connections) if connections else iter(())
         read = 0

@@ -79,7 +79,7 @@ def ros_imports():
 
 def test_every_ros_package_that_is_imported_is_a_dependency(manifest, configuration):
     declared = {dependency.name for dependency in manifest.exec_depends}
-    declared |= {name.removeprefix("python3-") for name in declared}
+    declared |= {name.removeprefix("python3-").removesuffix("_py") for name in declared}
     declared |= {
         Requirement(line).name.replace("-", "_") for line in lines(configuration["options"]["install_requires"])
     }

@@ -51,3 +51,16 @@ def test_classes_can_be_told_by_colour():
     distance = np.abs(colors[:, None] - colors[None]).max(axis=-1) + np.eye(28)
     assert distance.min() > 0.03
     assert class_color(-1) == UNKNOWN
+
+
+def test_a_replay_is_drawn_with_and_without_answers(tmp_path):
+    from foundry_core.evaluation.replay_picture import draw_replay
+
+    timeline = {"sent_s": [0.0, 0.1, 0.2], "latency_ms": [5.0, None, 7.0]}
+    report = {"timeline": timeline, "latency_ms": {"p50": 6.0, "p95": 6.9, "max": 7.0}, "model": "m", "budget": 4,
+              "frames_sent": 3}  # fmt: skip
+    draw_replay(report, tmp_path / "some.png")
+    nothing = {**report, "timeline": {"sent_s": [0.0], "latency_ms": [None]}}
+    draw_replay(nothing, tmp_path / "none.png")
+    some, none = ((tmp_path / name).read_bytes() for name in ("some.png", "none.png"))
+    assert some[:4] == none[:4] == b"\x89PNG" and some != none

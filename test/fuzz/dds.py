@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from foundry_ros.processes import Domain
 from fuzz import clouds
 
 #: s for the diagnostics to count what was sent
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 
 
 class Lost(AssertionError):
@@ -46,7 +48,10 @@ def _settled(station: Any, process: Any, sent: int) -> dict[str, str]:
         if int(figures.get("received", 0)) == sent == _judged(figures) + int(figures["dropped"]):
             return figures
         time.sleep(0.01)
-    raise Lost(f"{figures.get('received')} of {sent} messages were received, {_judged(figures)} judged")
+    if process.running():  # its threads' stacks go to its output
+        process.process.send_signal(signal.SIGABRT)
+        time.sleep(2.0)
+    raise Lost(f"stuck: {figures.get('received')} of {sent} messages were received, {_judged(figures)} judged")
 
 
 def run(count: int, seed: int, batch: int = 25, tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
@@ -64,6 +69,7 @@ def run(count: int, seed: int, batch: int = 25, tell: Callable[[str], None] = la
         parameters = {"model": str(model), "diagnostics_period": 0.1}
         parameters |= {f"qos_overrides./points.subscription.{key}": value
                        for key, value in (("reliability", "reliable"), ("depth", 2 * batch))}  # fmt: skip
+        os.environ["PYTHONFAULTHANDLER"] = "1"
         ros = Ros(domain.number)
         report: dict[str, Any] = {"seed": seed, "faults": []}
         try:
@@ -91,7 +97,7 @@ def run(count: int, seed: int, batch: int = 25, tell: Callable[[str], None] = la
                 if process.stop() != 0:
                     report["faults"].append(f"the node ended with {process.process.returncode}")
         except AssertionError as error:
-            report["faults"].append(str(error))
+            report["faults"].append("\n".join([str(error), *process._tail]))
         finally:
             ros.close()
     return report

@@ -53,6 +53,26 @@ def test_unknown_and_bad_parameters_are_named(values, complaint):
     assert "\n" not in str(caught.value)
 
 
+def test_documented_parameters_are_the_schemas():
+    import node_tables
+
+    text = node_tables.PAGE.read_text(encoding="utf-8")
+    assert node_tables.filled(text) == text, "run: PYTHONPATH=.:test python -m node_tables"
+
+
+def test_descriptors_have_the_bounds_of_the_schema():
+    descriptors = pytest.importorskip("foundry_ros.declared", reason="rclpy is not installed")
+    for node, schema in parameters.NODES.items():
+        for item in parameters.node_parameters(schema):
+            found = descriptors.describe(item, node)
+            ranges = [*found.integer_range, *found.floating_point_range]
+            assert len(ranges) == (item.low is not None or item.high is not None)
+            for bounds in ranges:
+                assert bounds.from_value <= (item.default if item.default is not None else bounds.to_value)
+                assert bounds.from_value == item.low or item.low is None
+                assert bounds.to_value == item.high or item.high is None
+
+
 def test_every_node_parameter_is_described():
     for schema in parameters.NODES.values():
         for item in parameters.node_parameters(schema):

@@ -96,9 +96,9 @@ def test_layouts_changes_at_run_time_and_damaged_clicks(ros, tiny_model):
         assert "clean up" in set_parameter(ros, "tracks.memory", 0.5).reason
         assert set_parameter(ros, "budget", 1).successful
         running.ask(cloud(street(), 10))
-        figures = wait_for(lambda: (f := diagnostics(running.diagnostics)).get("budget") == "1" and f, 10, "budget")
-        assert int(figures["objects_at_budget.1"]) >= 2
-        assert set_parameter(ros, "scene.crop.low", 1).successful is False  # not a box
+        wait_for(lambda: int(diagnostics(running.diagnostics).get("objects_at_budget.1", 0)) >= 2, what="the budget")
+        assert diagnostics(running.diagnostics)["budget"] == "1"
+        assert not set_parameter(ros, "scene.crop.x_min", 100.0).successful  # no box any more
         assert "read-only" in set_parameter(ros, "autostart", "no").reason
 
         # a click that is none, as raw bytes: the middleware cannot deserialise it, and the node goes on
@@ -108,7 +108,7 @@ def test_layouts_changes_at_run_time_and_damaged_clicks(ros, tiny_model):
         for damaged in (good[:9], b"\0\1\0\0" + b"\xff" * 20, b"", good[:12] + b"\xff\xff\xff\x7f" + good[16:]):
             click.publish(damaged)
         click.publish(PointStamped())
-        wait_for(lambda: int(diagnostics(running.diagnostics)["clicks_refused"]) >= 1, 10, "the good click")
+        wait_for(lambda: int(diagnostics(running.diagnostics)["clicks_refused"]) >= 1, what="the good click")
         assert running.ask(cloud(street(), 11)).width >= 2
         assert process.stop() == 0
 
@@ -135,21 +135,23 @@ def test_publishers_come_and_go_and_floods_are_told(ros, tiny_model):
     parameters |= {qos + "reliability": "reliable", qos + "depth": 200}
     told = ros.collect(DiagnosticArray, "/diagnostics")
     with ros.start("perception_node", parameters, {"~/input": "/points"}) as process:
-        wait_for(lambda: diagnostics(told), 90, "the node")
+        wait_for(lambda: diagnostics(told), what="the node")
         idle = [message.status[0] for message in told][-1]
         assert idle.level == b"\0" and "nobody listens" in idle.message
         assert ros.node.count_subscribers("/points") == 0
         station = Station(ros, depth=200).connect()
-        wait_for(lambda: status(station)[0] == b"\2", 20, "an error for the silence")
+        wait_for(lambda: status(station)[0] == b"\2", what="an error for the silence")
         assert "no cloud on /points" in status(station)[1]
         assert station.ask(cloud(street(), 10**9)).width >= 2
-        wait_for(lambda: status(station) == (b"\0", "ok"), 10, "ok")
+        wait_for(lambda: status(station) == (b"\0", "ok"), what="ok")
 
         second = ros.node.create_publisher(PointCloud2, "/points", 5)
         station.figure("input_publishers", 2)
         second.publish(cloud(street(1), 2 * 10**9))
         station.ask(cloud(street(), 3 * 10**9))
-        wait_for(lambda: any("2 publishers" in m.status[0].message for m in list(station.diagnostics)), 10, "a warning")
+        wait_for(
+            lambda: any("2 publishers" in m.status[0].message for m in list(station.diagnostics)), what="a warning"
+        )
         ros.node.destroy_publisher(second)
         station.figure("input_publishers", 1)
 
@@ -158,7 +160,7 @@ def test_publishers_come_and_go_and_floods_are_told(ros, tiny_model):
             station.publisher.publish(cloud(street(), 10**10 + number))
         newest = cloud(street(), 10**10 + 100).header.stamp
         station.publisher.publish(cloud(street(), 10**10 + 100))
-        wait_for(lambda: any(m.header.stamp == newest for m in list(station.objects)), 30, "the newest of the flood")
+        wait_for(lambda: any(m.header.stamp == newest for m in list(station.objects)), what="the newest of the flood")
         station.figure("received", before + 101)
         figures = diagnostics(station.diagnostics)
         assert int(figures["processed"]) + int(figures["dropped"]) == before + 101
@@ -170,7 +172,7 @@ def test_publishers_come_and_go_and_floods_are_told(ros, tiny_model):
 
         ros.node.destroy_publisher(station.publisher)
         station.figure("input_publishers", 0)
-        wait_for(lambda: status(station)[0] == b"\2", 20, "an error for the silence")
+        wait_for(lambda: status(station)[0] == b"\2", what="an error for the silence")
         station.publisher = ros.node.create_publisher(PointCloud2, "/points", 5)
         station.figure("input_publishers", 1)
         assert station.ask(cloud(street(), 10**11)).width >= 2

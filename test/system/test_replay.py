@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FRAMES, START_NS = 12, 1_700_000_000_000_000_000
 KEYS = {
     "frames_sent", "frames_processed", "frames_dropped", "latency_ms", "phases_ms", "objects_per_frame", "model",
-    "budget", "rate",
+    "budget", "rate", "counts", "frames_per_s", "timeline",
 }  # fmt: skip
 
 
@@ -121,6 +121,46 @@ def test_lock_step_can_be_repeated(street_bag, model, tmp_path):
     for first, second in zip(read_results(tmp_path / "a.npz"), read_results(tmp_path / "b.npz"), strict=True):
         np.testing.assert_array_equal(first.objects, second.objects)
         np.testing.assert_array_equal(first.parts, second.parts)
+
+
+def test_throughput_in_loops_with_the_clock_and_a_plot(street_bag, model, tmp_path):
+    report_file, plot = tmp_path / "report.json", tmp_path / "plot.png"
+    options = ("--fast", "--loop", 2, "--start", 0.05, "--duration", 0.42, "--clock", "--plot", plot)
+    ended = foundry("replay", street_bag, "--model", model, "--json", report_file, *options)
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(report_file.read_text())
+    sent = report["frames_sent"]
+    assert sent == 2 * 4 == len(report["timeline"]["sent_s"])
+    counts = report["counts"]
+    assert counts["sent"] == sent == counts["received"] + counts["lost_on_the_way"]
+    assert counts["received"] == counts["processed"] + counts["dropped"] + counts["rejected"] + counts["skipped"]
+    assert counts["processed"] == report["frames_processed"] + counts["answers_lost"] > 0
+    assert report["frames_per_s"] > 0 and plot.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_twin_is_refused(street_bag, model, monkeypatch):
+    """Two nodes of one name would mix their answers and figures."""
+    from observer import Ros, wait_for
+
+    from foundry_ros.processes import Domain, NodeFailed, NodeProcess, local_environment
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    with Domain() as domain:
+        parameters = {"model": str(model), "diagnostics_period": 0.2}
+        with (
+            NodeProcess("perception_node", parameters, local_environment(domain.number), {"~/input": "/points"}),
+            NodeProcess("perception_node", parameters, local_environment(domain.number), {"~/input": "/points"}),
+        ):
+            ros = Ros(domain.number)
+            try:
+                wait_for(lambda: ros.node.count_publishers("/perception_node/objects") == 2, what="both nodes")
+            finally:
+                ros.close()
+            play = {"bag": str(street_bag), "rate": 0.0, "match_timeout": 100.0}
+            with NodeProcess("bag_replay", play, local_environment(domain.number)) as player:
+                assert player.process.wait(120) == 1
+                with pytest.raises(NodeFailed, match="2 nodes are called 'perception_node'"):
+                    player.check()
 
 
 @pytest.mark.parametrize("rate", [1.0, 4.0])

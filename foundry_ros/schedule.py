@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which records of a bag are published, and when: start, duration, loops and rate; /clock; topics beside the clouds."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from rosgraph_msgs.msg import Clock
+
+from foundry_core.data.bags import Bag
+from foundry_core.errors import InputError
+from foundry_ros.messages import to_time
+
+
+class Due(NamedTuple):
+    """A record: its topic, receive stamp (ns), bytes, and when it is due (s from the beginning; None: in its turn)."""
+
+    topic: str
+    stamp_ns: int
+    data: bytes
+    due_s: float | None
+
+
+def schedule(bag: Bag, topics: list[str], settings: Any) -> Iterator[Due]:
+    """The records of ``topics`` between ``start`` and ``start + duration`` of the first, ``loop`` times.
+
+    The times of a loop follow those of the one before; stamps are the bag's own each time.
+    """
+    rate, offset = settings.rate, 0.0
+    for _ in range(settings.loop):
+        first = last = None
+        for topic, stamp_ns, data in bag.messages(topics):
+            if first is None:
+                first = stamp_ns
+            elapsed = (stamp_ns - first) * 1e-9 - settings.start
+            if elapsed < 0:
+                continue
+            if settings.duration is not None and elapsed >= settings.duration:
+                break
+            last = elapsed
+            yield Due(topic, stamp_ns, data, offset + elapsed / rate if rate else None)
+        if last is None:
+            raise InputError(f"{bag.path}: nothing on {', '.join(topics)} from {settings.start:g} s on; lower start")
+        offset += (last / rate) if rate else 0.0
+
+
+def expected(bag: Bag, topic: str, settings: Any) -> int:
+    """Clouds that :func:`schedule` will give; counted in the bag only where a part of it is played."""
+    if settings.start == 0 and settings.duration is None:
+        return bag.topics[topic].count * settings.loop
+    return sum(item.topic == topic for item in schedule(bag, [topic], settings))
+
+
+def beside(bag: Bag, also: str, clouds: str) -> dict[str, type]:
+    """Topic -> message class of what is published beside the clouds.
+
+    Args:
+        also: topics, separated by commas; ``all`` for those whose types are installed.
+
+    Raises:
+        InputError: no such topic, or its type is not installed.
+    """
+    wanted = list(bag.topics) if also == "all" else [name.strip() for name in also.split(",") if name.strip()]
+    found: dict[str, type] = {}
+    for name in wanted:
+        if name not in bag.topics:
+            raise InputError(f"{bag.path}: no topic '{name}'; it has {', '.join(bag.topics)}")
+        package, _, kind = bag.topics[name].type.rpartition("/msg/")
+        try:
+            if name not in (clouds, "/clock"):
+                found[name] = getattr(importlib.import_module(f"{package}.msg"), kind)
+        except (ImportError, AttributeError):
+            if also != "all":
+                raise InputError(f"{bag.path}: topic '{name}': {package} is not installed; leave it out") from None
+    return found
+
+
+class Companions:
+    """Publishers of /clock and of the topics beside the clouds."""
+
+    def __init__(self, node: Any, types: Mapping[str, type], clock: bool) -> None:
+        self._others = {name: node.create_publisher(kind, name, 10) for name, kind in types.items()}
+        self._clock = node.create_publisher(Clock, "/clock", 10) if clock else None
+        self.published = 0
+
+    def tick(self, stamp_ns: int) -> None:
+        """Tell the time of the bag."""
+        if self._clock is not None:
+            self._clock.publish(Clock(clock=to_time(stamp_ns)))
+
+    def publish(self, item: Due) -> bool:
+        """Publish a record that is no cloud; False where it is none of these topics."""
+        if item.topic not in self._others:
+            return False
+        self._others[item.topic].publish(item.data)
+        self.published += 1
+        return True

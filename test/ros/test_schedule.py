@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a replay publishes, and when; without nodes."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from std_msgs.msg import String
+
+from foundry_core.data.bag_writer import write_bag
+from foundry_core.data.bags import message_class, open_bag
+from foundry_core.errors import InputError
+from foundry_ros.counters import Ledger
+from foundry_ros.parameters import ReplayParameters
+from foundry_ros.schedule import beside, expected, schedule
+
+TEXT = "std_msgs/msg/String"
+
+
+@pytest.fixture(scope="module")
+def bag_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bags") / "bag"
+    with write_bag(path) as bag:
+        for topic in ("/a", "/b"):
+            bag.add_topic(topic, TEXT)
+        for number in range(10):  # /a each second, /b half a second later
+            bag.write("/a", number * 10**9, message_class(TEXT)(f"a{number}"))
+            bag.write("/b", number * 10**9 + 5 * 10**8, message_class(TEXT)(f"b{number}"))
+    return path
+
+
+def played(path, topics=("/a",), **settings):
+    with open_bag(path) as bag:
+        settings = ReplayParameters(bag=str(path), **settings)
+        found = list(schedule(bag, list(topics), settings))
+        assert expected(bag, "/a", settings) == sum(item.topic == "/a" for item in found)
+        return found
+
+
+def test_all_of_a_topic_at_the_rate(bag_path):
+    assert [item.due_s for item in played(bag_path)] == list(range(10))
+    assert [item.due_s for item in played(bag_path, rate=2.0)] == [number / 2 for number in range(10)]
+    assert {item.due_s for item in played(bag_path, rate=0.0)} == {None}
+
+
+def test_a_part_begins_at_once(bag_path):
+    found = played(bag_path, start=2.5, duration=3.0)
+    assert [item.stamp_ns // 10**9 for item in found] == [3, 4, 5]
+    assert [item.due_s for item in found] == [0.5, 1.5, 2.5]
+
+
+def test_loops_follow_each_other_with_the_same_stamps(bag_path):
+    found = played(bag_path, loop=3, duration=2.0)
+    assert [item.stamp_ns // 10**9 for item in found] == [0, 1] * 3
+    due = [item.due_s for item in found]
+    assert due == sorted(due) and due[-1] == 3.0
+
+
+def test_several_topics_keep_the_order_of_the_bag(bag_path):
+    found = played(bag_path, topics=("/a", "/b"), duration=2.0)
+    assert [(item.topic, item.due_s) for item in found] == [("/a", 0.0), ("/b", 0.5), ("/a", 1.0), ("/b", 1.5)]
+
+
+def test_nothing_to_play_is_said(bag_path):
+    with pytest.raises(InputError, match="nothing on /a from 50 s on"):
+        played(bag_path, start=50.0)
+
+
+def test_topics_beside_the_clouds(bag_path):
+    with open_bag(bag_path) as bag:
+        assert beside(bag, "", "/a") == {}
+        assert beside(bag, "all", "/a") == beside(bag, "/b", "/a") == {"/b": String}
+        with pytest.raises(InputError, match="no topic '/c'; it has /a, /b"):
+            beside(bag, "/b, /c", "/a")
+
+
+def test_an_overtaken_frame_is_not_waited_for():
+    ledger = Ledger()
+    first, second = ledger.sent(1, 0.0), ledger.sent(2, 0.0)
+    ledger.answered(2, 0.1, 0)
+    assert ledger.wait(second, 0) and not ledger.wait(first, 60)  # at once
+
+
+def test_the_timeline_has_every_frame():
+    ledger = Ledger()
+    for number in range(3):
+        ledger.sent(number, 10.0 + number)
+    ledger.answered(0, 10.5, 1)
+    ledger.answered(2, 14.0, 1)
+    assert ledger.timeline() == {"sent_s": [0.0, 1.0, 2.0], "latency_ms": [500.0, None, 2000.0]}
+    assert ledger.report()["frames_per_s"] == 0.5
