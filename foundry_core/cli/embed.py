@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def embed(
         model: Annotated[str, typer.Option(help="name of a shipped model, or the path of a model directory")],
-        data: Annotated[Path, typer.Option(help="shape set, .npz with points [N,P,3]")],
+        data: Annotated[Path, typer.Option(help="shape set: .npz with points [N,P,3], or data set folder")],
         out: Annotated[Path, typer.Option(help="the .npz file to write")],
         budget: Annotated[int | None, typer.Option(min=1, help="supertokens of a student; default: its own")] = None,
         tokens: Annotated[bool, typer.Option("--tokens", help="write tokens and centres too")] = False,

@@ -71,8 +71,8 @@ def register(app: typer.Typer) -> None:
     @group.command()
     def probe(
         model: Annotated[list[str], typer.Option(help="model, baseline or `histogram`; may be repeated")],
-        data: Annotated[list[Path], typer.Option(help="shape set .npz; may be repeated")],
-        train: Annotated[Path | None, typer.Option(help="learn from this set instead of the train split")] = None,
+        data: Annotated[list[Path], typer.Option(help="shape set: .npz or data set folder; may be repeated")],
+        train: Annotated[Path | None, typer.Option(help="learn from this set's train split, or all of it")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
         shift: Shifts = None,
         split: Split = "test",
@@ -87,11 +87,14 @@ def register(app: typer.Typer) -> None:
         --shift: jitter, outliers, dropout-global, dropout-local, occlusion, density, rotation. The probe learns from
         clean clouds and is tested on corrupted ones, the same for all models; `mean` is over the kinds of a severity.
 
+        Shapes without a label (-1) are left out. With --train another set is learned from, classes matched by name:
+        simulated shapes, say, for real test data. docs/data.md lists the data sets whose folders are read as they are.
+
         Example: foundry evaluate probe --model teacher-small --model random:teacher-small --data shapes.npz
         """
         require_writable(json, "--json")
         validation = _prepare(split, threads)
-        from foundry_core.data.shapes import load_shapes
+        from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation.corruptions import parse_shifts
         from foundry_core.evaluation.features import HISTOGRAM, progress_bar
         from foundry_core.evaluation.probe import GRIDS, Split, SplitClouds
@@ -118,12 +121,14 @@ def register(app: typer.Typer) -> None:
                     rows.append(
                         {
                             "protocol": "probe",
-                            "data": path.stem,
+                            "data": data_name(path),
+                            "train": data_name(train) if train else None,
                             "split": split,
                             "shift": corruption[0] if corruption else None,
                             "severity": corruption[1] if corruption else None,
                             "train_shapes": len(parts.train),
                             "test_shapes": len(parts.test),
+                            "unlabelled_shapes": parts.unlabelled,
                             "model": subject.name,
                             "budget": subject.budget,
                             "seed": seed,
@@ -132,7 +137,12 @@ def register(app: typer.Typer) -> None:
                             **({"confusion": probed.confusion} if probed.confusion else {}),
                         }
                     )
-                    cells = path.stem, " ".join(map(str, corruption or ())), subject.name, str(subject.budget or "")
+                    cells = (
+                        data_name(path),
+                        " ".join(map(str, corruption or ())),
+                        subject.name,
+                        str(subject.budget or ""),
+                    )
                     table.add_row(*cells, *(f"{m['mean']:.1f} ± {m['std']:.1f}" for m in probed.metrics.values()))
         console.print(table)
         if json:
@@ -141,7 +151,7 @@ def register(app: typer.Typer) -> None:
     @group.command()
     def fidelity(
         model: Annotated[list[str], typer.Option(help="student or baseline; may be repeated")],
-        data: Annotated[list[Path], typer.Option(help="labelled shape set .npz; may be repeated")],
+        data: Annotated[list[Path], typer.Option(help="labelled shape set or data set folder; may be repeated")],
         teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: all of a card")] = None,
         shift: Shifts = None,
@@ -166,7 +176,7 @@ def register(app: typer.Typer) -> None:
         """
         require_writable(json, "--json")
         validation = _prepare(split, threads)
-        from foundry_core.data.shapes import load_shapes
+        from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation import fidelity as judging
         from foundry_core.evaluation.corruptions import parse_shifts
         from foundry_core.evaluation.features import progress_bar
@@ -177,9 +187,9 @@ def register(app: typer.Typer) -> None:
         reference = judging.choose_teacher(sources, teacher)
         splits = {}
         for path in data:
-            if path.stem in splits:
+            if data_name(path) in splits:
                 raise InputError(f"{path}: a second set of this name; rename one")
-            splits[path.stem] = Split.of(load_shapes(path), validation=validation)
+            splits[data_name(path)] = Split.of(load_shapes(path), validation=validation)
         table = Table(title=f"fidelity to {reference.name}, {split} split, mean over {seeds} seeds")
         for column in ("data", "shift", "model", "s", *(heading for heading, _, _ in COLUMNS)):
             table.add_column(column, overflow="fold", no_wrap=column in ("R²", "swap"))
@@ -203,7 +213,7 @@ def register(app: typer.Typer) -> None:
     @group.command()
     def ownership(
         model: Annotated[list[str], typer.Option(help="student, or token merging as tome:16:TEACHER; repeatable")],
-        data: Annotated[Path, typer.Option(help="shape set .npz")],
+        data: Annotated[Path, typer.Option(help="shape set: .npz or data set folder")],
         out: Annotated[Path, typer.Option(help="the picture to write, .png")],
         index: Annotated[int, typer.Option(min=0, help="number of the shape in the set")] = 0,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: all of a card")] = None,
@@ -221,7 +231,7 @@ def register(app: typer.Typer) -> None:
         shapes = load_shapes(data)
         if index >= len(shapes):
             raise InputError(f"--index {index}: {data} has {len(shapes)} shapes; give a smaller number")
-        named = shapes.label is not None and shapes.class_names
+        named = shapes.label is not None and shapes.class_names and shapes.label[index] >= 0
         title = shapes.class_names[shapes.label[index]] if named else f"shape {index}"
         draw_ownership(load_sources(model, 0), shapes.points[index], budget or (), out, title)
         console.print(f"wrote {out}", soft_wrap=True)

@@ -20,7 +20,7 @@ Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        help="to train on too: a shape set .npz, tar shards (path or URL, 'shards-{000000..000127}.tar'), or a YAML "
+        help="to train on too: a shape set (.npz or folder), tar shards (path or URL, 'shards-{000000..000127}.tar'), or a YAML "
         "list of them; may be repeated"
     ),
 ]

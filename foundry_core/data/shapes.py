@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's own shape sets: one ``.npz`` file with clouds, labels, parts and a split."""
+"""Shape sets: clouds with labels, parts and a split, from one ``.npz`` file or from a public set's own folder."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ import numpy as np
 
 from foundry_core.clouds import MAX_COORDINATE
 from foundry_core.errors import InputError
+from foundry_core.files import replacing
 
 #: keys with one entry per shape
 PER_SHAPE = ("label", "split", "twin_in_train", "licence", "part_label")
+_CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class ShapeSet:
     """Clouds of one size with what is known of them.
 
-    points float [N,P,3] (float16 on disk is kept); label int [N] into ``class_names``; part_label int [N,P] into
-    ``part_names`` (-1 unknown); split int [N] (0 train, 1 test); twin_in_train bool [N]; licence str [N].
+    points float [N,P,3] (float16 on disk is kept); label int [N] into ``class_names`` (-1 unlabelled); part_label
+    int [N,P] into ``part_names`` (-1 unknown); split int [N] (0 train, 1 test); twin_in_train bool [N]; licence str
+    [N].
     """
 
     name: str
@@ -57,10 +60,10 @@ class ShapeSet:
                 raise InputError(f"{self.name}: {key}: type {values.dtype}, give {wanted}")
         if self.part_label is not None and self.part_label.shape != self.points.shape[:2]:
             raise InputError(f"{self.name}: part_label: shape {self.part_label.shape}, expected one label per point")
-        for key, names, least in (("label", self.class_names, 0), ("part_label", self.part_names, -1)):
+        for key, names in (("label", self.class_names), ("part_label", self.part_names)):
             values = getattr(self, key)
-            if values is not None and values.min() < least:
-                raise InputError(f"{self.name}: {key}: value {values.min()}; the smallest that is allowed is {least}")
+            if values is not None and values.min() < -1:
+                raise InputError(f"{self.name}: {key}: value {values.min()}; the smallest is -1, which is unknown")
             if values is not None and names and values.max() >= len(names):
                 raise InputError(f"{self.name}: {key}: value {values.max()}, but only {len(names)} names are given")
         if self.split is not None and not np.isin(self.split, (0, 1)).all():
@@ -85,11 +88,36 @@ class ShapeSet:
     def test(self, twins: bool = False) -> ShapeSet:
         """The test split, without the shapes that have a near-identical twin in the train split."""
         if self.split is None:
-            raise InputError(f"{self.name}: split: missing; a set without a split has no test part")
+            raise InputError(
+                f"{self.name}: split: missing; a set without one has no test part: give another set to --train, or take"
+                " a quarter of it with --split validation"
+            )
         mask = self.split == 1
         if not twins and self.twin_in_train is not None:
             mask = mask & ~self.twin_in_train.astype(bool)
         return self.select(mask)
+
+    def labelled(self) -> ShapeSet:
+        """The shapes whose class is known; InputError if there is none."""
+        if self.label is None or not (self.label >= 0).any():
+            raise InputError(f"{self.name}: label: missing; give a set with labelled shapes")
+        return self.select(self.label >= 0)
+
+    def turned(self, up) -> ShapeSet:
+        """The set with z up, of one in which ``up`` [3] points upwards: the shortest rotation that takes it to z."""
+        x, y, z = np.asarray(up, np.float64) / np.linalg.norm(up)
+        if z < -1 + 1e-9:
+            rotation = np.diag([1.0, -1.0, -1.0])
+        else:  # Rodrigues' formula, about up x (0, 0, 1)
+            rotation = np.array(
+                [[z + y * y / (1 + z), -x * y / (1 + z), -x], [-x * y / (1 + z), z + x * x / (1 + z), -y]]
+            )
+            rotation = np.vstack([rotation, [x, y, z]])
+        points = np.empty_like(self.points)
+        for start in range(0, len(self), _CHUNK):  # no copy of the whole set in single precision
+            chunk = self.points[start : start + _CHUNK].astype(np.float32)
+            points[start : start + _CHUNK] = chunk @ rotation.T.astype(np.float32)
+        return replace(self, points=points)
 
     def with_licences(self, licences: list[str]) -> ShapeSet:
         """The shapes under one of the named licences."""
@@ -119,15 +147,49 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         return values
 
 
+def data_name(path: str | Path) -> str:
+    """What tables and rows call a set: the name of its layout where one is given, else of its file or folder."""
+    from foundry_core.data.datasets import split_name
+
+    layout, place = split_name(str(path))
+    return layout or Path(place).stem
+
+
 def load_shapes(path: str | Path) -> ShapeSet:
-    """Read an ``.npz`` shape set.
+    """Read a shape set: an ``.npz`` file, or the folder of a public data set.
+
+    Folders are recognised by what is in them; where a folder holds several variants, ``name:folder`` picks one
+    (``foundry_core.data.datasets`` and docs/data.md have the names). Their points come with z up.
 
     Raises:
-        InputError: missing or damaged file, a pickled array, a missing key or a wrong shape, by name.
+        InputError: missing or damaged file, a pickled array, a missing key or a wrong shape, by name; a folder of an
+            unknown or incomplete layout.
     """
-    path = Path(path)
+    from foundry_core.data.datasets import read_folder, split_name
+
+    layout, place = split_name(str(path))
+    if layout or (Path(place).is_dir() and not place.endswith(".npz")):
+        return read_folder(layout, Path(place))
+    return _load_npz(Path(path))
+
+
+def save_shapes(path: str | Path, shapes: ShapeSet) -> None:
+    """Write an ``.npz`` shape set, under a temporary name first; InputError if it cannot be written."""
+    arrays = {"points": shapes.points}
+    arrays |= {key: np.array(getattr(shapes, key)) for key in ("class_names", "part_names") if getattr(shapes, key)}
+    arrays |= {key: getattr(shapes, key) for key in PER_SHAPE if getattr(shapes, key) is not None}
+    try:
+        with replacing(path) as stream:
+            np.savez(stream, **arrays)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+
+
+def _load_npz(path: Path) -> ShapeSet:
     if path.suffix != ".npz":
-        raise InputError(f"{path}: not an .npz shape set; the keys are described in the README, 'Your own data'")
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; give an .npz shape set or a data set's folder")
+        raise InputError(f"{path}: not an .npz shape set; the keys are described in docs/data.md")
     if path.is_dir():
         raise InputError(f"{path}: is a folder; give an .npz shape set")
     try:

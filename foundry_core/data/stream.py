@@ -18,7 +18,7 @@ from foundry_core.card import TrainingData
 from foundry_core.data.compositions import compose
 from foundry_core.data.mesh import sample_surface
 from foundry_core.data.procedural import CATEGORIES, make_shape
-from foundry_core.data.shapes import load_shapes
+from foundry_core.data.shapes import data_name, load_shapes
 from foundry_core.data.shards import ShardReader, ShardSet
 from foundry_core.data.visibility import hidden_point_removal
 from foundry_core.errors import InputError
@@ -28,9 +28,9 @@ DENSE = 2048  # points of a shape before it is reduced to the model's size
 
 
 class ShapeFile(Settings):
-    """An ``.npz`` shape set that joins the stream: its train split, optionally only some licences."""
+    """A shape set that joins the stream: its train split, optionally only some licences."""
 
-    path: Path = Field(description="the .npz file; relative paths start at the working directory")
+    path: Path = Field(description="the .npz file or data set folder; relative ones start at the working directory")
     weight: float = Field(1.0, gt=0)
     licences: list[str] | None = Field(None, description="keep only shapes whose `licence` entry is in this list")
     licence: str = Field("", description="licence of the whole set, for the model card")
@@ -190,7 +190,7 @@ class ShapeStream:
             licence = file.licence or ", ".join(file.licences or []) or "not stated"
             seen.append(
                 TrainingData(
-                    name=f"{file.path.stem} (train split)",
+                    name=f"{data_name(file.path)} (train split)",
                     licence=licence,
                     attribution=file.attribution,
                     shapes=len(source.points),

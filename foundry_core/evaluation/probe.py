@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,41 +36,42 @@ TWIN_DISTANCE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled clouds to learn from and to be judged on."""
+    """Labelled clouds to learn from and to be judged on, with one class list; ``unlabelled`` others were left out."""
 
     train: ShapeSet
     test: ShapeSet
+    unlabelled: int = 0
 
     @classmethod
     def of(cls, data: ShapeSet, train: ShapeSet | None = None, validation: bool = False) -> Split:
-        """The set's own split, twins left out; or all of ``train`` against all of ``data``.
+        """The set's own split, twins left out; or the train split of another set against the set's test split.
+
+        Of two sets, one without a split is taken whole. Classes are then matched by name: every class to be judged
+        must be among those that are learned. Shapes without a label (-1) are left out, and counted.
 
         With ``validation`` the test split is never looked at: a quarter of each class of the train split takes its
         place. Which quarter is fixed, so that decisions are all taken on the same shapes.
         """
         if validation and train is not None:
             raise InputError(f"{train.name}: a validation part is taken from the train split; leave the other set out")
-        if validation:
-            split = cls._validation(data.train())
+        if train is None:
+            sides = data.train(), None if validation else data.test()
         else:
-            split = cls(data.train(), data.test()) if train is None else cls(train, data)
-        for part in (split.train, split.test):
-            if part.label is None:
-                raise InputError(f"{part.name}: label: missing; a probe needs labelled shapes")
-            if not len(part):
-                raise InputError(f"{part.name}: split: no shapes on one side; a probe needs train and test shapes")
+            sides = train.train(), data if data.split is None else data.test()
+        known = [None if side is None else side.labelled() for side in sides]
+        unlabelled = sum(len(side) - len(kept) for side, kept in zip(sides, known) if side is not None)
+        if validation:
+            split = cls._validation(known[0])
+        else:
+            split = cls(*known) if train is None else cls(known[0], _renumbered(known[1], known[0]))
         if len(split.train) < 4 or len(np.unique(split.train.label)) < 2:
             raise InputError(
                 f"{split.train.name}: label: a probe learns from 4 shapes of 2 classes or more; add shapes"
             )
-        if train is not None and train.class_names != data.class_names:
-            raise InputError(f"{data.name}: class_names: differ from those of {train.name}; use one class list")
-        return split
+        return replace(split, unlabelled=unlabelled)
 
     @classmethod
     def _validation(cls, train: ShapeSet) -> Split:
-        if train.label is None:
-            raise InputError(f"{train.name}: label: missing; a probe needs labelled shapes")
         rng = np.random.default_rng(0)
         held = np.zeros(len(train), bool)
         for label in np.unique(train.label):
@@ -83,6 +84,20 @@ class Split:
         twin = np.zeros(len(train), bool)
         twin[held] = nearest < TWIN_DISTANCE
         return cls(train.select(~held), train.select(held & ~twin))
+
+
+def _renumbered(data: ShapeSet, train: ShapeSet) -> ShapeSet:
+    """``data`` with the class list of ``train``."""
+    if data.class_names == train.class_names:
+        return data
+    names = [data.class_names[label] if data.class_names else str(label) for label in np.unique(data.label)]
+    if foreign := [name for name in names if name not in train.class_names]:
+        raise InputError(
+            f"{data.name}: class_names: {', '.join(foreign)} not among those of {train.name}; "
+            f"use its names: {', '.join(train.class_names) or 'it has none'}"
+        )
+    number = np.array([train.class_names.index(name) if name in names else -1 for name in data.class_names])
+    return replace(data, label=number[data.label], class_names=train.class_names)
 
 
 def fit_probe(kind: str, train, train_label, seed: int) -> Pipeline:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foundry_core import geometry
 from foundry_core.card import Preprocessing
-from foundry_core.data.shapes import load_shapes
+from foundry_core.data.shapes import data_name, load_shapes
 from foundry_core.data.stream import ShapeFile
 from foundry_core.errors import InputError
 from foundry_core.models.heads import pool
@@ -31,9 +31,9 @@ def task_file(files: list[ShapeFile], name: str, source: str) -> ShapeFile:
         InputError: there is none.
     """
     for file in files:
-        if file.path.stem == name:
+        if data_name(file.path) == name:
             return file
-    known = ", ".join(file.path.stem for file in files) or "none"
+    known = ", ".join(data_name(file.path) for file in files) or "none"
     raise InputError(f"{source}: task: {name} is none of the shape sets of data.files ({known}); add it with --data")
 
 
@@ -54,9 +54,7 @@ def teacher_classifier(teacher: nn.Module, path: Path, size: Preprocessing) -> n
     Raises:
         InputError: the set has no labels.
     """
-    shapes = load_shapes(path).train()
-    if shapes.label is None:
-        raise InputError(f"{path}: label: missing; the task of a specialist needs labelled shapes")
+    shapes = load_shapes(path).train().labelled()
     features = _pooled_features(teacher, shapes.points, size)
     scaler = StandardScaler().fit(features)
     fitted = LogisticRegression(C=STRENGTH, max_iter=2000).fit(scaler.transform(features), shapes.label)

@@ -50,17 +50,41 @@ def shapes_file(tmp_path_factory):
     return path
 
 
-def test_twins_are_left_out_and_foreign_train_sets_are_taken_whole(shapes_file):
+def test_twins_are_left_out_and_of_two_sets_each_gives_its_own_side(shapes_file):
     data = load_shapes(shapes_file)
     split = Split.of(data)
     assert (len(split.train), len(split.test)) == (90, 34)
-    whole = Split.of(data, data)
-    assert len(whole.train) == len(whole.test) == 126
-    other = ShapeSet(name="other", points=data.points, label=data.label, class_names=("a", "b", "c"))
-    with pytest.raises(InputError, match="class_names"):
-        Split.of(data, other)
+    bare = ShapeSet("bare", data.points, data.label, data.class_names)
+    for one, other, sizes in ((data, bare, (126, 34)), (bare, data, (90, 126)), (bare, bare, (126, 126))):
+        both = Split.of(one, other)
+        assert (len(both.train), len(both.test)) == sizes
+    with pytest.raises(InputError, match="bare: split: missing"):
+        Split.of(bare)
     with pytest.raises(InputError, match="label: missing"):
         Split.of(ShapeSet(name="bare", points=data.points, split=data.split))
+
+
+def test_classes_of_two_sets_are_matched_by_name(shapes_file):
+    data = load_shapes(shapes_file)
+    other = ShapeSet("other", data.points, 3 - data.label, ("cone", "torus", "box", "ellipsoid"))
+    both = Split.of(data, other)
+    assert both.test.class_names == other.class_names
+    np.testing.assert_array_equal(both.test.label, 3 - data.test().label)
+    with pytest.raises(InputError, match="other: class_names: cone not among those of .*ellipsoid, box, torus"):
+        Split.of(ShapeSet("other", data.points, data.label, ("cone", "box", "torus")), data)
+    with pytest.raises(InputError, match="it has none"):
+        Split.of(data, ShapeSet("unnamed", data.points, data.label))
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_shapes_without_a_label_are_neither_learned_nor_judged(shapes_file, validation):
+    data = load_shapes(shapes_file)
+    label = np.where(np.arange(126) % 7 == 0, -1, data.label)
+    split = Split.of(ShapeSet("some", data.points, label, data.class_names, split=data.split), validation=validation)
+    assert split.unlabelled == (label[:90] < 0).sum() + (0 if validation else (label[90:] < 0).sum())
+    assert split.train.label.min() == 0 and split.test.label.min() == 0
+    if not validation:
+        assert (len(split.train), len(split.test)) == ((label[:90] >= 0).sum(), (label[90:] >= 0).sum())
 
 
 @pytest.mark.parametrize("change", [{"label": np.zeros(126, int)}, {"split": np.arange(126) >= 3}])

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from foundry_core.data.shapes import ShapeSet, load_shapes
+from foundry_core.data.shapes import ShapeSet, load_shapes, save_shapes
 from foundry_core.errors import InputError
 
 
@@ -79,7 +79,7 @@ NOT_FINITE = np.full((6, 20, 3), np.nan, np.float32)
         ({"label": np.int16(3)}, r"label: shape \(\) for 6 shapes"),
         ({"label": np.zeros(6)}, "label: type float64"),
         ({"label": np.full(6, 3)}, "label: value 3, but only 3 names"),
-        ({"label": np.full(6, -1)}, "label: value -1"),
+        ({"label": np.full(6, -2)}, "label: value -2"),
         ({"part_label": np.zeros((6, 19), np.int8)}, r"part_label: shape \(6, 19\)"),
         ({"part_label": np.full((6, 20), 2)}, "part_label: value 2, but only 2 names"),
         ({"part_label": np.full((6, 20), -2)}, "part_label: value -2"),
@@ -120,3 +120,33 @@ def test_files_that_are_no_shape_sets(tmp_path):
 def test_a_set_made_in_memory_is_checked_too():
     with pytest.raises(InputError, match="made here: points"):
         ShapeSet("made here", np.zeros((3, 3), np.float32))
+
+
+def test_shapes_without_a_label_are_read_and_can_be_left_out(tmp_path):
+    shapes = load_shapes(save(tmp_path, label=np.array([0, -1, 1, -1, 2, 2])))
+    assert len(shapes) == 6
+    np.testing.assert_array_equal(shapes.labelled().points, shapes.points[[0, 2, 4, 5]])
+    for nothing in (np.full(6, -1), None):
+        with pytest.raises(InputError, match="label: missing"):
+            load_shapes(save(tmp_path, label=nothing)).labelled()
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    for changes in ({}, {"label": None, "class_names": None, "licence": None, "part_label": None}):
+        shapes = load_shapes(save(tmp_path, **changes))
+        save_shapes(tmp_path / "again.npz", shapes)
+        again = load_shapes(tmp_path / "again.npz")
+        assert again.class_names == shapes.class_names and again.part_names == shapes.part_names
+        for key in ("points", "label", "part_label", "split", "twin_in_train", "licence"):
+            np.testing.assert_array_equal(getattr(again, key), getattr(shapes, key))
+
+
+@pytest.mark.parametrize("up", [(0, 1, 0), (0, -0.775, -0.632), (3, 0, 0), (0, 0, 2), (0, 0, -1), (1e-9, 0, -1)])
+def test_turning_takes_up_to_z_and_keeps_distances_and_handedness(up):
+    rng = np.random.default_rng(1)
+    corners = rng.normal(size=(1, 4, 3)).astype(np.float32)
+    corners[0, 0] = np.array(up) / np.linalg.norm(up)
+    turned = ShapeSet("frame", corners).turned(up).points[0]
+    np.testing.assert_allclose(turned[0], (0, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(turned @ turned.T, corners[0] @ corners[0].T, atol=1e-5)
+    assert np.linalg.det(turned[1:]) == pytest.approx(np.linalg.det(corners[0, 1:]), abs=1e-5)
