@@ -20,8 +20,8 @@ Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        help="to train on too: a shape set (.npz or folder), tar shards (path or URL, 'shards-{000000..000127}.tar'), or a YAML "
-        "list of them; may be repeated"
+        help="to train on too: a shape set (.npz or folder), tar shards (path or URL, 'shards-{000000..000127}.tar'), "
+        "or a YAML list of them; may be repeated"
     ),
 ]
 Cache = Annotated[Path, typer.Option(help="folder of what is computed once and kept: teacher features, sightings")]
