@@ -24,6 +24,7 @@ from foundry_core.training.config import PretrainConfig  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
+STEPS = 60
 SETTINGS = {
     "name": "tiny",
     "architecture": {
@@ -32,7 +33,7 @@ SETTINGS = {
     },
     "preprocessing": {"points": 64, "groups": 8, "neighbors": 8},
     "loop": {
-        **{"steps": 120, "batch": 8, "learning_rate": 3e-4, "precision": "fp32", "device": "cpu", "workers": 1},
+        **{"steps": STEPS, "batch": 8, "learning_rate": 3e-4, "precision": "fp32", "device": "cpu", "workers": 1},
         **{"checkpoint_seconds": 0.1, "log_steps": 5},
     },
 }
@@ -43,20 +44,18 @@ def losses(folder: Path) -> dict[int, dict]:
     return {row["step"]: row for row in rows}
 
 
-def second_process(torchrun: subprocess.Popen) -> int:
-    for child in psutil.Process(torchrun.pid).children(recursive=True):
+def second_process(torchrun: subprocess.Popen) -> int | None:
+    for child in psutil.Process(torchrun.pid).children():
         try:
-            if (
-                child.environ().get("RANK") == "1"
-                and child.environ().get("LOCAL_RANK")
-                and "pretrain" in child.cmdline()
-            ):
+            if child.environ().get("RANK") == "1":
                 return child.pid
         except psutil.Error:
             continue
-    raise AssertionError("no second process")
+    return None
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_one_of_which_is_lost_give_the_loss_curve_of_one(tmp_path):
     shapes, config = tmp_path / "shapes.npz", tmp_path / "config.yaml"
     np.savez(shapes, points=np.random.default_rng(0).normal(size=(40, 64, 3)))
@@ -67,19 +66,23 @@ def test_two_processes_one_of_which_is_lost_give_the_loss_curve_of_one(tmp_path)
     folder = tmp_path / "two"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command += ["-m", "foundry_core.cli.main", "pretrain", "--config", str(config), "--out", str(folder)]
-    with open(tmp_path / "output", "w+") as output:
+    with open(tmp_path / "output", "w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-        deadline = time.monotonic() + 240
-        while not (folder / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+    try:
+        while (second := second_process(process)) is None and process.poll() is None:
+            time.sleep(0.05)
+        while not (folder / "checkpoint.pt").exists() and process.poll() is None:
             time.sleep(0.005)
-        os.kill(second_process(process), signal.SIGKILL)
+        os.kill(second, signal.SIGKILL)
         step = torch.load(folder / "checkpoint.pt", weights_only=True)["step"]
-        assert process.wait(240) == 0, Path(output.name).read_text()
-        text = Path(output.name).read_text()
-    assert 0 < step < 120, "the kill came too late to test anything"
+        status, text = process.wait(), (tmp_path / "output").read_text()
+    finally:
+        process.terminate()  # torchrun ends its processes
+    assert status == 0, text
+    assert 0 < step < STEPS, "the kill came too late to test anything"
     assert text.count("wrote ") == 1  # the first process alone
     one, two = losses(tmp_path / "one"), losses(folder)
-    assert one.keys() == two.keys() and len(one) == 24
+    assert one.keys() == two.keys() and len(one) == STEPS / 5
     for step in one:
         assert two[step]["loss"] == pytest.approx(one[step]["loss"], rel=1e-5 if step <= 10 else 2e-3), step
     expected, weights = (load_model(run / "tiny")[0].state_dict() for run in (tmp_path / "one", folder))
