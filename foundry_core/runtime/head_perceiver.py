@@ -80,8 +80,6 @@ class HeadPerceiver:
         if self.classes is None and self.parts is None:
             raise InputError("--head: give a head directory; `foundry head` makes one")
         if self.category is None:
-            if self.parts and self.parts.card.category and self.classes is None:
-                raise InputError(f"{self.parts.directory}: is told the category; give --category or a head of classes")
             return
         if self.parts is None or self.classes is not None:
             raise InputError("--category: is for a parts head alone; leave it out")
@@ -136,7 +134,12 @@ class HeadPerceiver:
         """Name objects, each given by points [n,3] in any unit, z up, n >= 1; finite.
 
         Without a head of classes the label is the category that was given, or unknown.
+
+        Raises:
+            InputError: the parts head must be told the category, and nothing tells it.
         """
+        if self.parts and self.parts.card.category and self.classes is None and self.category is None:
+            raise InputError(f"{self.parts.directory}: is told the category; give --category or a head of classes")
         answers = []
         for start in range(0, len(clouds), batch):
             chosen = [np.asarray(points, np.float32) for points in clouds[start : start + batch]]
