@@ -18,8 +18,8 @@ from foundry_core.errors import InputError
 
 #: modules of this folder in the order of the help page; each adds its commands with ``register(app)``
 GROUPS = (
-    "demo", "predict", "teach", "models", "embed", "train", "head", "shards", "convert", "evaluate", "report",
-    "export", "bench", "throughput", "world", "ros",
+    "demo", "predict", "teach", "models", "shapes", "embed", "train", "head", "shards", "convert", "evaluate",
+    "report", "export", "bench", "throughput", "world", "ros",
 )  # fmt: skip
 
 #: what the system says of a path that cannot be used as it was given

@@ -35,6 +35,11 @@ def _camera(coarser: int = 1) -> RgbdConfig:
     return RgbdConfig(width=320 // coarser, height=240 // coarser)
 
 
+def foot_cut(mesh: LabeledMesh, rng: np.random.Generator) -> float:
+    """Metres above the base that ground removal takes from a view: often nothing, else up to 0.25 m."""
+    return 0.0 if rng.random() < 0.4 else rng.uniform(0.0, min(0.25, 0.3 * float(mesh.bounds[1][2])))
+
+
 def sensor_view(
     mesh: LabeledMesh, rng: np.random.Generator, sensor: str | None = None, ground_cut: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:

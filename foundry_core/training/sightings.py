@@ -14,7 +14,7 @@ from foundry_core.data.compositions import compose
 from foundry_core.data.mesh import LabeledMesh, sample_surface
 from foundry_core.data.procedural import CATEGORIES, make_shape
 from foundry_core.data.stream import DENSE, random_rotation
-from foundry_core.data.views import MIN_POINTS, sensor_view
+from foundry_core.data.views import MIN_POINTS, foot_cut, sensor_view
 from foundry_core.data.world.config import WorldConfig
 from foundry_core.data.world.simulate import simulate
 from foundry_core.scene.config import SceneConfig
@@ -55,8 +55,7 @@ def _look(mesh: LabeledMesh, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     Some views lose the foot to ground removal, and most of tall things end where the robot's segments do.
     """
     if rng.random() >= 0.25:
-        cut = 0.0 if rng.random() < 0.4 else rng.uniform(0.0, min(0.25, 0.3 * float(mesh.bounds[1][2])))
-        points, part = sensor_view(mesh, rng, ground_cut=cut)
+        points, part = sensor_view(mesh, rng, ground_cut=foot_cut(mesh, rng))
         if rng.random() < 0.7:
             below = points[:, 2] < MAX_HEIGHT
             points, part = points[below], part[below]
