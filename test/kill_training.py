@@ -26,7 +26,7 @@ from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import PretrainConfig  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 
-STEPS_PER_LIFE = 30
+STEPS_PER_LIFE = 20
 
 
 def config(shapes: Path, steps: int, checkpoint_seconds: float) -> PretrainConfig:
