@@ -49,7 +49,10 @@ def register(app: typer.Typer) -> None:
 
     @group.callback()
     def shapes() -> None:
-        """Labelled shape sets: simulated ones, and those of public data sets in one file."""
+        """Labelled shape sets: simulated ones, and those of public data sets in one file.
+
+        Example: foundry shapes draw --kind rgbd --count 300 --out views.npz
+        """
 
     @group.command()
     def draw(

@@ -16,7 +16,7 @@ from foundry_core.data.stream import ShapeStream
 from foundry_core.training.config import PretrainConfig
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.loop import Run
-from foundry_core.training.pretrain import MaskedPretraining
+from foundry_core.training.pretrain import Pretraining
 from foundry_core.training.processes import Share
 
 
@@ -55,7 +55,7 @@ def measure(config: PretrainConfig, workers: int, rounds: int = 5, batches: int 
     """
     loop = config.loop.model_copy(update={"steps": batches, "accumulate": 1, "checkpoint_seconds": 1e9})
     dataset = GroupedClouds(ShapeStream(config.data, config.preprocessing.points, loop.seed), config.preprocessing)
-    share, task = Share(loop.batch), MaskedPretraining(config)
+    share, task = Share(loop.batch), Pretraining(config)
     torch.set_num_threads(loop.threads)
     alone = batches_from(dataset, share, 0, 0)
     kept = [next(alone) for _ in range(4)]  # in memory, for the trainer; compiles what is compiled

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,8 @@ def train_transfer_head(
     Raises:
         InputError: the model or the data cannot be used for such a head.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("foundry head --data: a transfer head trains in one process; start it without torchrun")
     lesson = Lesson.of(config)
     network, card = load_model(find_model(config.model))
     check_budget(card, config.budget, "budget:")

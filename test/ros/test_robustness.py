@@ -105,7 +105,7 @@ def test_layouts_changes_at_run_time_and_damaged_clicks(ros, tiny_model):
         click = ros.node.create_publisher(PointStamped, "/clicked_point", 10)
         wait_for(lambda: click.get_subscription_count())
         good = bytes(serialize_message(PointStamped()))
-        for damaged in (good[:9], b"\0\1\0\0" + b"\xff" * 20, b"", good[:12] + b"\xff\xff\xff\x7f" + good[16:]):
+        for damaged in (good[:9], b"\0\1\0\0" + b"\xff" * 20, good[:12] + b"\xff\xff\xff\x7f" + good[16:]):
             click.publish(damaged)
         click.publish(PointStamped())
         wait_for(lambda: int(diagnostics(running.diagnostics)["clicks_refused"]) >= 1, what="the good click")
