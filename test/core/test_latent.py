@@ -232,7 +232,7 @@ def test_the_loss_falls_and_nothing_collapses(kind, shapes, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     first, last = rows[0], rows[-1]
     assert last["loss"] < 0.95 * first["loss"]
-    assert last["cloud_rank"] > 2 and last["cloud_cosine"] < 0.98 and last["token_std"] > 0.3
+    assert last["cloud_rank"] > 2 and last["cloud_cosine"] < 0.98 and last["token_std"] > 0.1
     if kind != "mae":
         assert last["explained"] > first["explained"] + 0.1
         assert last["target_std"] > 0.4 and last["prediction_std"] > 0.1
