@@ -75,12 +75,13 @@ def register(group: typer.Typer) -> None:
         import numpy as np
         from rich.progress import Progress
 
-        from foundry_core.data.shapes import load_shapes
+        from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation.heads import Read, read_shapes
         from foundry_core.evaluation.heads import evaluate_head as run
 
         shapes = load_shapes(data)
         shapes = shapes if shapes.split is None else shapes.test()
+        shapes = shapes if shapes.label is None else shapes.labelled()
         found: dict[tuple, list[dict[str, float]]] = {}
         budgets: dict[str, int | None] = {}
         reads: dict[tuple, Read] = {}  # a backbone runs once for all heads that read the same of it
@@ -99,7 +100,7 @@ def register(group: typer.Typer) -> None:
                     budgets[name] = perceiver.budget
         rows = []
         shown = [column for column in COLUMNS if any(column[1] in row for runs in found.values() for row in runs)]
-        table = Table(title=f"transfer heads on {data.stem}, test split")
+        table = Table(title=f"transfer heads on {data_name(data)}, test split")
         for title in ("model", "head", "trained on", "left out", *(column[0] for column in shown)):
             table.add_column(title)
         for (name, title, kind, trained, left), runs in found.items():
@@ -111,7 +112,7 @@ def register(group: typer.Typer) -> None:
             rows.append(
                 {
                     "protocol": "head",
-                    "data": data.stem,
+                    "data": data_name(data),
                     "split": "test",
                     "test_shapes": len(shapes),
                     "model": name,

@@ -19,7 +19,7 @@ def register(group: typer.Typer) -> None:
     @group.command()
     def fewshot(
         model: Annotated[list[str], typer.Option(help="model, baseline or `histogram`; may be repeated")],
-        data: Annotated[list[Path], typer.Option(help="labelled shape set .npz; may be repeated")],
+        data: Annotated[list[Path], typer.Option(help="labelled shape set or data set folder; may be repeated")],
         teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
         ways: Annotated[list[int] | None, typer.Option(min=2, help="classes; default: 5 and 10")] = None,
@@ -41,13 +41,13 @@ def register(group: typer.Typer) -> None:
         """
         require_writable(json, "--json")
         prepare_torch("evaluate", threads)
-        from foundry_core.data.shapes import load_shapes
+        from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation.features import progress_bar
         from foundry_core.evaluation.fewshot import CLASSIFIERS, Setting
         from foundry_core.evaluation.fewshot import fewshot as run
 
         settings = [Setting(w, s, queries, folds) for w in ways or (5, 10) for s in shots or (10, 20)]
-        sets = {path.stem: load_shapes(path) for path in data}
+        sets = {data_name(path): load_shapes(path) for path in data}
         if len(sets) < len(data):
             raise InputError("--data: two sets of the same name; rename one")
         table = Table(title=f"few-shot accuracy in percent, {folds} folds of {seeds} seeds, {queries} queries a class")

@@ -53,7 +53,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def head(
         model: Annotated[str | None, typer.Option(help="name or path of the backbone; default: the config's")] = None,
-        data: Annotated[Path | None, typer.Option(help="labelled shape set .npz, for a transfer head")] = None,
+        data: Annotated[Path | None, typer.Option(help="labelled shape set or folder, for a transfer head")] = None,
         kind: Annotated[str | None, typer.Option(help="linear (default), mlp, ncm (nearest mean) or parts")] = None,
         finetune: Annotated[bool, typer.Option("--finetune", help="train the backbone too, end to end")] = False,
         category: Annotated[bool, typer.Option("--category", help="tell a parts head the category of a shape")] = False,

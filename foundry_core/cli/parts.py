@@ -19,7 +19,9 @@ def register(group: typer.Typer) -> None:
     @group.command()
     def parts(
         model: Annotated[list[str], typer.Option(help="model, baseline, `coordinates` or `majority`; may be repeated")],
-        data: Annotated[list[str], typer.Option(help="shape set .npz with parts, or `procedural`; may be repeated")],
+        data: Annotated[
+            list[str], typer.Option(help="shape set or folder with parts, or `procedural`; may be repeated")
+        ],
         teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
         levels: Annotated[str, typer.Option(help="token features: last, or all depths beside them")] = "last",
@@ -44,7 +46,7 @@ def register(group: typer.Typer) -> None:
         require_writable(json, "--json")
         prepare_torch("evaluate", threads)
         from foundry_core.data.procedural_set import PROCEDURAL, procedural_shapes
-        from foundry_core.data.shapes import load_shapes
+        from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation.features import progress_bar
         from foundry_core.evaluation.part_features import LEVELS
         from foundry_core.evaluation.part_head import PartProbeConfig
@@ -58,7 +60,7 @@ def register(group: typer.Typer) -> None:
         tasks = {}
         for name in data:
             shapes = procedural_shapes() if name == PROCEDURAL else load_shapes(name)
-            tasks[Path(name).stem] = PartTask.of(shapes, split == "validation")
+            tasks[data_name(name)] = PartTask.of(shapes, split == "validation")
         if len(tasks) < len(data):
             raise InputError("--data: two sets of the same name; rename one")
         settings = PartSettings(levels, votes, split, PartProbeConfig(steps=steps))

@@ -132,8 +132,7 @@ def episode_accuracy(features: np.ndarray, episode: Episode) -> dict[str, float]
 
 def without_twins(shapes: ShapeSet) -> ShapeSet:
     """All shapes of a labelled set, both splits, but none that has a near-identical twin among the others."""
-    if shapes.label is None:
-        raise InputError(f"{shapes.name}: label: missing; few-shot needs labelled shapes")
+    shapes = shapes.labelled()
     return shapes if shapes.twin_in_train is None else shapes.select(~shapes.twin_in_train.astype(bool))
 
 

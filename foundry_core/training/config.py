@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from foundry_core.card import Architecture, Preprocessing
+from foundry_core.data.shapes import data_name
 from foundry_core.data.stream import StreamConfig
 from foundry_core.head_card import Kind
 from foundry_core.models.objective_config import JepaObjective, MaeObjective, Objective, Point2vecObjective
@@ -155,7 +156,7 @@ class TransferConfig(Settings):
 
     name: str = Field("", description="of the head; <kind>-<data> if not set")
     model: str = Field(description="name or path of the backbone")
-    data: Path = Field(description="labelled shape set .npz; its train split is learned from")
+    data: Path = Field(description="labelled shape set (.npz or folder); its train split is learned from")
     kind: Kind = Field("linear", description="classes by linear, mlp or nearest class mean (ncm); or parts")
     budget: int | None = Field(None, ge=1, description="supertokens of a student; its own number if not set")
     finetune: bool = Field(False, description="train the backbone too, end to end; it becomes a model of its own")
@@ -196,4 +197,4 @@ class TransferConfig(Settings):
     @property
     def title(self) -> str:
         """Name of the head."""
-        return self.name or f"{self.kind}-{self.data.stem}"
+        return self.name or f"{self.kind}-{data_name(self.data)}"

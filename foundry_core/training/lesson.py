@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from foundry_core.card import TrainingData
-from foundry_core.data.shapes import ShapeSet, load_shapes
+from foundry_core.data.shapes import ShapeSet, data_name, load_shapes
 from foundry_core.errors import InputError
 from foundry_core.evaluation.uncertainty import stratified_folds
 from foundry_core.training.config import TransferConfig
@@ -46,6 +46,7 @@ class Lesson:
             InputError: labels or parts that the kind of head needs are missing, or too few shapes or classes.
         """
         train = load_shapes(config.data).train()
+        train = train if train.label is None else train.labelled()
         if train.label is None and (config.kind != "parts" or config.category):
             raise InputError(f"{config.data}: label: missing; a head of kind {config.kind} learns from labelled shapes")
         label = np.zeros(len(train), int) if train.label is None else train.label.astype(int)
@@ -96,5 +97,7 @@ class Lesson:
         """What the card says of the data."""
         stated = [] if self.train.licence is None else sorted(set(self.train.licence[self.rows].tolist()))
         return TrainingData(
-            name=f"{config.data.stem} (train split)", licence=", ".join(stated) or "not stated", shapes=len(self.rows)
+            name=f"{data_name(config.data)} (train split)",
+            licence=", ".join(stated) or "not stated",
+            shapes=len(self.rows),
         )

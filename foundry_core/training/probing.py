@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from foundry_core.card import Preprocessing
-from foundry_core.data.shapes import load_shapes
+from foundry_core.data.shapes import data_name, load_shapes
 from foundry_core.errors import InputError
 from foundry_core.evaluation.curves import PROBE
 from foundry_core.evaluation.features import Groups, group_clouds
@@ -41,10 +41,10 @@ class Probes:
         self.network, self.every, self.threads = network, every, threads
         self.sets: dict[str, tuple[Split, Groups, Groups]] = {}
         for path in paths:
-            if path.stem in self.sets:
-                raise InputError(f"{path}: a second probe named {path.stem}; rename the file")
+            if (name := data_name(path)) in self.sets:
+                raise InputError(f"{path}: a second probe named {name}; rename the file")
             split = Split.of(load_shapes(path), validation=True)
-            self.sets[path.stem] = split, group_clouds(split.train.points, size), group_clouds(split.test.points, size)
+            self.sets[name] = split, group_clouds(split.train.points, size), group_clouds(split.test.points, size)
         self.seen: int | None = None
 
     def __call__(self, step: int, last: bool) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.card import Heads, Metric, ModelCard, Training, find_model
+from foundry_core.data.shapes import data_name
 from foundry_core.errors import InputError
 from foundry_core.export.rewrite import for_inference
 from foundry_core.head_card import HEAD_WEIGHTS, Backbone, Calibration, HeadCard, Unknown, fingerprint, write_head_card
@@ -254,7 +255,7 @@ class _Maker:
         bare = Perception(network.backbone.eval(), self.card.architecture.token_width)
         changes = {
             "name": name,
-            "description": f"{self.card.name}, fine-tuned on {self.config.data.stem}",
+            "description": f"{self.card.name}, fine-tuned on {data_name(self.config.data)}",
             "heads": Heads(),
             "metrics": [],
             "budgets": [self.budget] if self.budget else [],
@@ -274,7 +275,7 @@ class _Maker:
             name=what,
             value=round(made.accuracy, 2),
             unit=unit,
-            data=f"{config.data.stem} (train split)",
+            data=f"{data_name(config.data)} (train split)",
             split="not learned from" if config.finetune or config.kind == "parts" else f"{config.folds} folds",
         )
         card = HeadCard(

@@ -14,8 +14,15 @@ from hypothesis import strategies as st  # noqa: E402
 from test_models import TINY, card  # noqa: E402
 
 from foundry_core.data.compositions import Primitive  # noqa: E402
+from foundry_core.data.shapes import ShapeSet  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
-from foundry_core.evaluation.fewshot import CLASSIFIERS, Setting, draw_episodes, episode_accuracy  # noqa: E402
+from foundry_core.evaluation.fewshot import (  # noqa: E402
+    CLASSIFIERS,
+    Setting,
+    draw_episodes,
+    episode_accuracy,
+    without_twins,
+)
 from foundry_core.models.registry import create_perception, save_model  # noqa: E402
 
 
@@ -141,3 +148,12 @@ def test_the_command_compares_with_the_teacher_on_the_same_episodes(foundry, sol
 def test_too_few_shapes_are_one_clear_line(foundry, solids_file):
     code, _, error = foundry("evaluate", "fewshot", "--data", solids_file, "--model", "histogram")
     assert code == 2 and error.count("\n") == 1 and "0 classes have the 10 + 20 shapes" in error
+
+
+def test_twins_and_shapes_without_a_label_take_no_part():
+    points = np.random.default_rng(0).normal(size=(6, 4, 3))
+    label, twin = np.array([0, -1, 1, 1, -1, 0]), np.array([1, 0, 0, 0, 1, 0], bool)
+    kept = without_twins(ShapeSet("some", points, label, twin_in_train=twin))
+    np.testing.assert_array_equal(kept.points, points[[2, 3, 5]])
+    with pytest.raises(InputError, match="label: missing"):
+        without_twins(ShapeSet("none", points))

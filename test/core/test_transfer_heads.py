@@ -27,6 +27,7 @@ from foundry_core.schema import parse  # noqa: E402
 from foundry_core.tensors import read_tensors, write_tensors  # noqa: E402
 from foundry_core.training.calibration import fit_unknown  # noqa: E402
 from foundry_core.training.config import TransferConfig  # noqa: E402
+from foundry_core.training.lesson import Lesson  # noqa: E402
 from foundry_core.training.transfer_tasks import FineTuning  # noqa: E402
 
 
@@ -296,3 +297,13 @@ def test_absent_parts_count_as_one():
     true, found = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
     assert part_iou(true, found, np.array([0, 1])) == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert part_iou(true, found, np.array([0, 1, 2])) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
+
+
+def test_shapes_without_a_label_are_not_learned(data, tmp_path):
+    with np.load(data, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    arrays["label"] = np.where(np.arange(len(arrays["label"])) % 5 == 0, -1, arrays["label"])
+    np.savez(tmp_path / "some.npz", **arrays)
+    lesson = Lesson.of(parse(TransferConfig, {"data": str(tmp_path / "some.npz"), "model": "x"}, "test"))
+    assert lesson.classes == ["ellipsoid", "box", "torus"]
+    assert len(lesson.rows) == ((arrays["split"] == 0) & (arrays["label"] >= 0)).sum()
