@@ -62,10 +62,20 @@ def start(settings: PretrainConfig, folder: Path) -> int:
     os._exit(status)
 
 
-def finished(child: int, seconds: float) -> bool:
-    """Wait for the end of the process, but kill it after ``seconds``; whether it came to its end."""
-    deadline = time.monotonic() + seconds
+def changed(file: Path) -> int:
+    """When a file was last written, ns; 0 while there is none."""
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+def finished(child: int, seconds: float, since: Path | None = None) -> bool:
+    """Wait for the end of the process, but kill it after ``seconds``; whether it came to its end.
+
+    The seconds count from the next time that ``since`` is written, if it is given.
+    """
+    deadline, before = time.monotonic() + seconds, since and changed(since)
     while True:
+        if since and changed(since) == before:
+            deadline = time.monotonic() + seconds
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             if status:
@@ -111,9 +121,13 @@ def main() -> None:
         kills, runs, resumed = 0, 0, []
         while kills < arguments.kills:  # one run, unless it ends before it was killed often enough
             folder, runs = Path(root) / f"killed-{runs}", runs + 1
-            while kills < arguments.kills and not finished(start(settings, folder), draw.uniform(0, 2 * life)):
+            checkpoint = folder / "checkpoint.pt"
+            while kills < arguments.kills:
+                # every other kill comes some time after a checkpoint, the rest at any moment of a life
+                since, most = (checkpoint, life) if kills % 2 == 0 else (None, 2 * life)
+                if finished(start(settings, folder), draw.uniform(0, most), since):
+                    break
                 kills += 1
-                checkpoint = folder / "checkpoint.pt"
                 resumed.append(torch.load(checkpoint, weights_only=True)["step"] if checkpoint.exists() else 0)
             finished(start(settings, folder), 1e6)
             compare(whole, folder)
