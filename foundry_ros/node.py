@@ -58,10 +58,11 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        with processes.uninterrupted():
-            if node is not None:
-                node.close()
-            rclpy.try_shutdown()
+        processes.ignore_signals()
+        if node is not None:
+            node.close()
+        rclpy.try_shutdown()
+        processes.ignore_signals()  # rclpy has put back the handlers that it found
     return 0
 
 

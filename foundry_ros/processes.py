@@ -131,17 +131,30 @@ def _restore(handlers: Mapping[int, Any]) -> None:
 
 @contextlib.contextmanager
 def one_interrupt() -> Iterator[None]:
-    """SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt in the block, once: later ones disturb no cleaning up."""
+    """SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt in the block, once, and again at its end.
+
+    From then on the process is ending: they are ignored until it has, so that nothing disturbs its cleaning up.
+    """
+    interrupted = False
 
     def first(*_: object) -> None:
-        _handle(signal.SIG_IGN)
+        nonlocal interrupted
+        interrupted = True
+        ignore_signals()
         raise KeyboardInterrupt
 
     before = _handle(first)
     try:
         yield
     finally:
+        if interrupted:  # whatever became of it: an extension that was being loaded makes an ImportError of it
+            raise KeyboardInterrupt
         _restore(before)
+
+
+def ignore_signals() -> None:
+    """Called by a process that is ending: only SIGKILL and SIGQUIT disturb it from here on."""
+    _handle(signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -94,6 +95,36 @@ def test_a_node_that_ignores_sigint_is_ended_all_the_same(impostor):
     with processes.NodeProcess("impostor", {}, environment) as node:
         wait_for(node.lines)
         assert node.stop(patience=0.2) == -signal.SIGKILL
+
+
+def test_an_interrupt_comes_once_and_is_not_lost():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(KeyboardInterrupt), processes.one_interrupt():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except KeyboardInterrupt:  # as a library might
+                os.kill(os.getpid(), signal.SIGINT)  # ignored
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # the process is ending, so far as it knows
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    with processes.one_interrupt():
+        assert signal.getsignal(signal.SIGTERM) != handlers[signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == handlers[signal.SIGTERM]
+
+
+def test_segments_of_dead_processes_are_removed(tmp_path):
+    for name in ("fastrtps_dead", "fastrtps_alive", "fastrtps_port7000"):
+        (tmp_path / name).write_bytes(b"x")
+        (tmp_path / f"{name}_el").touch()
+    with open(tmp_path / "fastrtps_alive_el") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert processes.remove_dead_segments(tmp_path) == ["fastrtps_dead"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fastrtps_alive", "fastrtps_alive_el", "fastrtps_port7000", "fastrtps_port7000_el",
+    ]  # fmt: skip
 
 
 def test_parameter_file_is_removed(impostor):
