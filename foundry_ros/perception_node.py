@@ -11,8 +11,10 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.timer import Timer
 from sensor_msgs.msg import PointCloud2
 
 from foundry_core import cdr, pointcloud2
@@ -92,7 +94,7 @@ class PerceptionNode(LifecycleNode):
         self._pipeline.clear()
         self._worker = LatestWorker(self._process, "perception")
         self._follow_demand()
-        self._timer = self.create_timer(self.settings.diagnostics_period, self._publish_diagnostics)
+        self._timer = self._diagnostics_timer(self.settings.diagnostics_period)
         self._publish_diagnostics()
         return result
 
@@ -194,7 +196,7 @@ class PerceptionNode(LifecycleNode):
             self._take_over()
         elif any(change.name == "diagnostics_period" for change in changes):
             self.destroy_timer(self._timer)
-            self._timer = self.create_timer(self._changed.diagnostics_period, self._publish_diagnostics)
+            self._timer = self._diagnostics_timer(self._changed.diagnostics_period)
 
     def _take_over(self) -> None:
         settings, self._changed = self._changed, None
@@ -261,6 +263,10 @@ class PerceptionNode(LifecycleNode):
         if now - self._warned.get(reason, -WARNING_PERIOD) >= WARNING_PERIOD:
             self._warned[reason] = now
             self.get_logger().warning(f"message rejected ({reason}): {text}")
+
+    def _diagnostics_timer(self, period: float) -> Timer:
+        # of the machine's own time: with use_sim_time a clock that stands still must not hide the node's health
+        return self.create_timer(period, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _publish_diagnostics(self) -> None:
         if self._perceiver is None or not self.context.ok():
