@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from foundry_core.allocator import keep_freed_memory
 from foundry_core.errors import InputError
 from foundry_core.files import write_atomically
 
@@ -49,9 +50,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def require_torch(command: str) -> None:
-    """Raise the one line that says how to get torch, where it is missing."""
+    """Raise the one line that says how to get torch, where it is missing; else make the allocator fit it."""
     if importlib.util.find_spec("torch") is None:
         raise InputError(f"foundry {command} needs torch: pip install 'foundry_ros[train]'")
+    keep_freed_memory()
 
 
 def prepare_torch(command: str, threads: int) -> None:
