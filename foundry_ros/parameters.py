@@ -85,6 +85,7 @@ class ReplayParameters(Settings):
     match_timeout: float = Field(60.0, gt=0, description="s to wait until the node is active and connected")
     frame_timeout: float = Field(10.0, gt=0, description="s after which an unanswered frame counts as dropped")
     report: str = Field("", description="JSON file for the figures; empty: none")
+    plot: str = Field("", description=".png file for latencies and drops over time; empty: none")
     results: str = Field("", description=".npz file for every frame's objects and parts; empty: none")
     progress: bool = Field(False, description="one JSON line per frame on the standard output")
 
