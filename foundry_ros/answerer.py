@@ -15,6 +15,9 @@ from sensor_msgs.msg import PointCloud2
 
 from foundry_ros import messages
 
+#: s that a node which is there, but does not answer yet, is waited for: it loads its model and, once, compiles
+LOADING = 600.0
+
 
 class ReplayFailed(RuntimeError):
     """The replay cannot go on, through no fault of the input."""
@@ -52,13 +55,18 @@ class Answerer:
         """Wait until the node is active and both directions are matched; returns its diagnostics at that moment.
 
         Raises:
-            ReplayFailed: it took longer than ``timeout`` (s); the line says what was missing.
+            ReplayFailed: it took longer than ``timeout`` (s), not counting up to ``LOADING`` s in which the node was
+                there and loading; the line says what was missing.
         """
         deadline = time.monotonic() + timeout
+        latest = deadline + LOADING
         state, missing = "not found", "the node became active too late"
         while time.monotonic() < deadline:
             if state != "active":
+                begin = time.monotonic()
                 state = self._state(deadline)
+                if state == "not answering":
+                    deadline = min(deadline + time.monotonic() - begin, latest)
             elif self._clouds.get_subscription_count() == 0:
                 missing = f"nobody subscribes to '{self._clouds.topic_name}'; is its input remapped?"
                 time.sleep(0.02)
