@@ -44,3 +44,19 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """Write ``data`` to a file, as :func:`replacing` does."""
     with replacing(path) as stream:
         stream.write(data)
+
+
+def require_writable(path: str | Path | None, option: str) -> None:
+    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written."""
+    if path is None:
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file to {option}")
+    if path.exists() and not path.is_file():  # a device or a pipe: the finished file is renamed, and would replace it
+        raise InputError(f"{path}: is no regular file; give a file to {option}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written, {parent} is no writable folder; give another {option}")

@@ -31,7 +31,7 @@ from foundry_core.errors import InputError
 from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
 from foundry_ros import declared, messages, parameters
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run, steady_timer
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
 from foundry_ros.worker import LatestWorker
@@ -82,7 +82,7 @@ class DistillTrainer(Node):
         self._open_data()
         for name, action in (("start", self._start), ("stop", self._stop), ("save", self._save)):
             self.create_service(Trigger, f"~/{name}", self._answering(action))
-        self.create_timer(settings.diagnostics_period, self._on_timer)
+        steady_timer(self, settings.diagnostics_period, self._on_timer)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 

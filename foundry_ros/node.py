@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions, install_signal_handlers
+from rclpy.timer import Timer
 
 from foundry_core.errors import InputError
 from foundry_ros import processes
@@ -27,6 +29,11 @@ WARNING_PERIOD = 5.0
 SENSOR_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT
 )  # fmt: skip
+
+
+def steady_timer(node: Any, period: float, callback: Callable[[], None]) -> Timer:
+    """A timer (s) of the machine's own time: a simulated clock that stands still must not hide a node's state."""
+    return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[[Any], None] | None = None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from foundry_core.allocator import keep_freed_memory
 from foundry_core.errors import InputError
+from foundry_core.files import require_writable as require_writable
 from foundry_core.files import write_atomically
 
 #: file names are printed as they are: brackets are no markup, colons no emoji
@@ -21,22 +21,6 @@ error_console = Console(stderr=True, markup=False, emoji=False)
 
 #: the model that a command takes when none is named
 DEFAULT_MODEL = "foundry-edge"
-
-
-def require_writable(path: str | Path | None, option: str) -> None:
-    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written."""
-    if path is None:
-        return
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file to {option}")
-    if path.exists() and not path.is_file():  # a device or a pipe: the finished file is renamed, and would replace it
-        raise InputError(f"{path}: is no regular file; give a file to {option}")
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: cannot be written, {parent} is no writable folder; give another {option}")
 
 
 def write_json(path: str | Path, value: Any) -> None:
