@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from foundry_core.allocator import keep_freed_memory
 from foundry_core.errors import InputError
@@ -21,6 +22,15 @@ error_console = Console(stderr=True, markup=False, emoji=False)
 
 #: the model that a command takes when none is named
 DEFAULT_MODEL = "foundry-edge"
+
+
+def print_table(table: Table) -> None:
+    """Print a table; in a file or a pipe, which have no width, as wide as its longest row."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    Console(markup=False, emoji=False, width=max(wanted, console.width)).print(table)
 
 
 def write_json(path: str | Path, value: Any) -> None:

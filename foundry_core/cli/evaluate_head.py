@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import console, error_console, require_torch, require_writable, write_json
+from foundry_core.cli.common import error_console, print_table, require_torch, require_writable, write_json
 
 if TYPE_CHECKING:
     from foundry_core.runtime.head_perceiver import HeadPerceiver
@@ -127,7 +127,7 @@ def register(group: typer.Typer) -> None:
             )
             cells = (_cell(metrics.get(metric), digits, len(runs)) for _, metric, digits in shown)
             table.add_row(name, title, trained, str(left), *cells)
-        console.print(table)
+        print_table(table)
         if json:
             write_json(json, rows)
 
