@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+import segments
 from soak import __main__ as soak
 
 
@@ -32,11 +33,11 @@ def test_segments_of_other_processes_are_no_concern(ros, tiny_model):
 
 
 def test_what_is_left_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr(soak, "SHM", tmp_path)
+    monkeypatch.setattr(segments, "SHM", tmp_path)
     for name in ("fastrtps_1", "fastrtps_1_el", "fastrtps_port7", "fastrtps_port7_el", "sem.fastrtps_port7_mutex"):
         (tmp_path / name).touch()
     names = {"fastrtps_1", "fastrtps_port7", "fastrtps_gone"}
     with open(tmp_path / "fastrtps_port7_el") as taken_over:
         fcntl.flock(taken_over, fcntl.LOCK_EX)
-        assert soak.left_behind(names) == ["fastrtps_1", "fastrtps_1_el"]
-    assert len(soak.left_behind(names)) == 5
+        assert segments.left_behind(names) == ["fastrtps_1", "fastrtps_1_el"]
+    assert len(segments.left_behind(names)) == 5

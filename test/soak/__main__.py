@@ -9,8 +9,6 @@ ends. Segments of other processes, which come and go on a busy machine, are no c
 from __future__ import annotations
 
 import argparse
-import contextlib
-import fcntl
 import json
 import os
 import sys
@@ -21,13 +19,13 @@ from typing import Any
 import numpy as np
 import psutil
 from observer import Ros, wait_for
+from segments import left_behind, own_segments
 from station import Station, cloud, diagnostics
 from street_scene import street
 
 from foundry_core.card import share_directory
 from foundry_ros.processes import Domain
 
-SHM = Path("/dev/shm")
 POINTS, RATE = 120_000, 10.0
 GROWTH = 0.02
 #: share of the time, and most seconds, that count as warm-up
@@ -41,37 +39,6 @@ def sweep(seed: int) -> np.ndarray:
     ground = rng.uniform(-40, 40, (POINTS - len(objects), 2))
     ground = np.column_stack([ground, rng.normal(-1.7, 0.01, len(ground))])
     return np.concatenate([objects, ground]).astype(np.float32)
-
-
-def own_segments(process: int) -> set[str]:
-    """Names of the Fast DDS segments and ports in /dev/shm that a process owns: it holds the lock file of each open."""
-    found = set()
-    for handle in Path(f"/proc/{process}/fd").iterdir():
-        with contextlib.suppress(OSError):  # closed in the meantime
-            path = Path(os.readlink(handle))
-            if path.parent == SHM and path.name.endswith("_el"):
-                found.add(path.name.removesuffix("_el"))
-    return found
-
-
-def left_behind(names: set[str]) -> list[str]:
-    """Files of these segments that are still there, unless a living process has taken the segment over."""
-    left = []
-    for name in sorted(names):
-        if not _held(SHM / f"{name}_el"):
-            left += [file for file in (name, f"{name}_el", f"sem.{name}_mutex") if (SHM / file).exists()]
-    return left
-
-
-def _held(lock: Path) -> bool:
-    try:
-        with open(lock, "rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def measure(minutes: float, model: str, patience: float) -> dict[str, Any]:
