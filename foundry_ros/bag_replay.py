@@ -7,6 +7,11 @@ both match. ``rate`` 0 is lock-step: a frame is sent when the answer to the one 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from foundry_core import startup
+
+    startup.quiet()
+
 import contextlib
 import json
 import sys
@@ -210,9 +215,9 @@ def replay(node: BagReplay) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Replay and exit: 0 done, 1 perception node not reached, 2 bad parameters or a bad bag, 130 stopped."""
-    processes.follow_parent()
     try:
         with processes.one_interrupt():
+            processes.follow_parent()
             # a stop interrupts the main thread, which plays
             rclpy.init(
                 args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO
@@ -223,6 +228,8 @@ def main(arguments: list[str] | None = None) -> int:
                 rclpy.try_shutdown()
     except KeyboardInterrupt:
         return 130
+    finally:
+        processes.ignore_signals()
 
 
 def _run() -> int:

@@ -6,6 +6,11 @@ The training is a process of its own (``foundry distill``); this node never impo
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from foundry_core import startup
+
+    startup.quiet()
+
 import contextlib
 import importlib.util
 import os

@@ -47,11 +47,12 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
     Returns:
         the exit code: 0, or 2 when ``make`` or ``prepare`` raised an InputError, which is printed in one line.
     """
-    processes.follow_parent()
-    rclpy.init(args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         with processes.one_interrupt():  # rclpy's own handlers interrupt nothing but a spin, and loading takes long
+            processes.follow_parent()
+            arguments = sys.argv if arguments is None else arguments
+            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
             node = make()
             if prepare is not None:
                 prepare(node)

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from foundry_core import startup
 from foundry_core.card import share_directory
 from foundry_core.children import end_with_parent
 from foundry_core.errors import InputError
@@ -143,7 +144,7 @@ def one_interrupt() -> Iterator[None]:
         ignore_signals()
         raise KeyboardInterrupt
 
-    before = _handle(first)
+    before = {number: startup.usual(number, handler) for number, handler in _handle(first).items()}
     try:
         yield
     finally:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which segments in /dev/shm a node owns, and what it left there; those of other processes are no concern of it."""
+"""Fast DDS segments in /dev/shm, told apart by the process that they belong to."""
 
 from __future__ import annotations
 

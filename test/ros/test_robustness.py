@@ -224,7 +224,7 @@ def test_target_frame(ros, tiny_model, tmp_path, monkeypatch, installed):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_at_any_moment_leaves_nothing_behind(ros, tiny_model, number):
     """While it loads its model, while it works, and twice in a row: no traceback, no segment in /dev/shm."""
-    owned: set[str] = set()
+    own: set[str] = set()
     moments = np.random.default_rng(int(number)).uniform(0.0, 3.0, 2)
     for moment in moments:
         parameters = {"model": str(tiny_model), "diagnostics_period": 0.2}
@@ -239,7 +239,7 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(ros, tiny_model, number):
             while time.monotonic() < end:
                 station.publisher.publish(cloud(street(), time.monotonic_ns()))
                 time.sleep(0.05)
-            owned |= {name for name in own_segments(process.process.pid) if "port" not in name}  # ports are taken over
+            own |= {name for name in own_segments(process.process.pid) if "port" not in name}
             process.process.send_signal(number)
             time.sleep(0.05)
             if process.running():
@@ -247,4 +247,4 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(ros, tiny_model, number):
             code = process.process.wait(60)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), list(process._tail)
         assert not any("Traceback" in line for line in process._tail)
-    assert owned and left_behind(owned) == []
+    assert own and left_behind(own) == []
