@@ -76,6 +76,8 @@ def convert(network: Perception, card: ModelCard) -> onnx.ModelProto:
     supertokens = card.architecture.supertokens
     if supertokens is not None and supertokens.assignment in BASELINES:
         raise InputError(f"{card.name}: assignment {supertokens.assignment} is a baseline for tables and has no graph")
+    if supertokens is not None and supertokens.gate:
+        raise InputError(f"{card.name}: a gate lets by as many tokens as a cloud needs; no graph can; use torch")
     outputs = output_names(card)
     examples = {name: torch.from_numpy(value) for name, value in example_inputs(card, 3).items()}
     arguments = dict(zip(("centers", "neighborhoods", "points", "index", "weight"), examples.values()))

@@ -77,7 +77,14 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     yield Product(s, g, d + 3, weight=False)
     yield Product(s, d, d)
     yield from position_products(s, encoder)
-    yield from block_products(s, encoder)
+    gate = architecture.supertokens.gate
+    passing = round(g * architecture.supertokens.bypass) if gate else 0  # as many as the gate was told to let by
+    yield from block_products(s + passing, encoder)
+    if gate:
+        yield Product(g, d, gate)
+        yield Product(g, gate, 1)
+        yield Product(passing, d, 2 * d)
+        yield Product(passing, 2 * d, architecture.token_width)
     if "cross-attention" in architecture.supertokens.upsampling:
         yield Product(s, d, 2 * d)
         yield Product(s, size, 2 * d + 1, heads, weight=False)
