@@ -13,10 +13,7 @@ if __name__ == "__main__":
 
 import contextlib
 import importlib.util
-import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +34,7 @@ from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
 from foundry_ros import declared, messages, parameters
 from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run, steady_timer
+from foundry_ros.saved import save_copy
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
 from foundry_ros.worker import LatestWorker
@@ -188,14 +186,8 @@ class DistillTrainer(Node):
             raise InputError("the training is under way; wait until it is done")
         if not (model / "card.json").is_file():
             raise InputError(f"no finished model in {self.out} yet; the state is {self.state()}")
-        with tempfile.TemporaryDirectory(prefix=".saved.", dir=self.out) as folder:
-            copy = Path(folder) / "new"
-            shutil.copytree(model, copy, ignore=shutil.ignore_patterns(".*"))
-            card = load_card(copy)  # hashes included
-            saved = self.out / "saved"
-            if saved.exists():
-                os.replace(saved, Path(folder) / "old")
-            os.replace(copy, saved)
+        saved = self.out / "saved"
+        card = save_copy(model, saved)
         return f"saved {card.name} to {saved}: {card.parameters:,} parameters, {card.training[-1].steps} steps"
 
     def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:

@@ -62,6 +62,8 @@ def bag_replay(context):
     on = {name: value[name].lower() in ("true", "1") for name in ("fast", "clock")}
     if on["fast"] and value["rate"]:
         raise ValueError("fast: sends as fast as the node answers; leave rate out")
+    if value["budget"]:
+        int(value["budget"])
     overrides = {name: kind(value[name]) for name, kind in NUMBERS.items() if value[name]}
     # as text, whatever it looks like: a bag may be called 2026
     overrides |= {name: ParameterValue(value[name], value_type=str) for name in TEXTS if value[name]}
@@ -94,4 +96,5 @@ def generate_launch_description():
             *((name, value[name]) for name in PASSED_ON),
         ],
     )
-    return LaunchDescription([*declared, perception, OpaqueFunction(function=bag_replay)])
+    # an argument that cannot be used is refused before anything runs: launch leaves behind what it has started by then
+    return LaunchDescription([*declared, OpaqueFunction(function=bag_replay), perception])

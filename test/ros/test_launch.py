@@ -178,10 +178,19 @@ def test_every_option_of_a_replay_is_an_argument(launch_modules):
     assert replay_overrides(bag="b", fast="true") == {"bag": "b", "rate": 0.0, "in_flight": 2}
     with pytest.raises(ValueError, match="leave rate out"):
         replay_overrides(bag="b", fast="true", rate="1.0")
+    for name in ("loop", "budget"):
+        with pytest.raises(ValueError, match="many"):
+            replay_overrides(**{"bag": "b", name: "many"})
 
     options = set(inspect.signature(replay).parameters) - {"params", "json_file", "picture"}
     module = load(share_directory() / "launch" / "replay.launch.py")
     assert options <= set(defaults(module)), "foundry replay has learnt what the launch file has not"
+
+
+def test_a_replay_refuses_arguments_before_anything_runs(launch_modules):
+    description = load(share_directory() / "launch" / "replay.launch.py").generate_launch_description()
+    kinds = [item.kind for item in description.args[0] if item.kind != "DeclareLaunchArgument"]
+    assert kinds == ["OpaqueFunction", "IncludeLaunchDescription"]
 
 
 def test_a_replay_with_a_clock_gives_the_node_its_time(launch_modules):

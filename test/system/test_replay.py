@@ -158,6 +158,33 @@ def test_the_node_draws_itself_and_refuses_files_that_it_cannot_write(street_bag
                 player.check()
 
 
+def test_a_kill_at_any_moment_leaves_the_old_report_or_the_new_one(street_bag, model, tmp_path, monkeypatch):
+    from foundry_ros.processes import Domain, NodeProcess, local_environment
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    report = tmp_path / "report.json"
+    play = {"bag": str(street_bag), "rate": 0.0, "report": str(report)}
+    with Domain() as domain:
+        environment = local_environment(domain.number)
+        parameters = {"model": str(model), "diagnostics_period": 0.2}
+        with NodeProcess("perception_node", parameters, environment, {"~/input": "/points"}):
+            begin = time.monotonic()
+            with NodeProcess("bag_replay", play, environment) as player:
+                assert player.process.wait(120) == 0
+            whole = time.monotonic() - begin
+            known = {FRAMES}
+            for loop, share in enumerate(np.random.default_rng(0).uniform(0.2, 1.2, 4), 2):
+                with NodeProcess("bag_replay", {**play, "loop": loop}, environment) as player:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        player.process.wait(share * whole)
+                    player.process.kill()
+                    player.process.wait()
+                known.add(FRAMES * loop)
+                found = json.loads(report.read_text())
+                assert set(found) == KEYS and found["frames_sent"] in known
+                assert len(found["timeline"]["sent_s"]) == found["frames_sent"]
+
+
 def test_a_twin_is_refused(street_bag, model, monkeypatch):
     """Two nodes of one name would mix their answers and figures."""
     from observer import Ros, wait_for
