@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
 from foundry_core.card import Heads, ModelCard, load_card
 from foundry_core.errors import InputError
+from foundry_core.export.graph import BATCH, to_onnx
 from foundry_core.export.quantize import quantize_graph
 from foundry_core.files import write_atomically
 from foundry_core.models.merging import Merged
@@ -108,14 +107,10 @@ def write_pointnet(directory: Path, precisions: list[str]) -> None:
     """Write the graphs."""
     directory.mkdir(parents=True, exist_ok=True)
     network = FusedPointNet(create_pointnet()).eval()
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        path = Path(folder) / "model.onnx"
-        batch = torch.export.Dim("batch", min=1, max=4096)
-        torch.onnx.export(
-            network, (torch.zeros(2, POINTS, 3),), path, input_names=["points"], output_names=["class_logits"],
-            dynamic_shapes=({0: batch},), dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
-        model = onnx.load(path)
+    batch = torch.export.Dim(BATCH, min=1, max=4096)
+    model = to_onnx(
+        network, {"points": torch.zeros(2, POINTS, 3)}, {"points": {0: batch}}, ["points"], ["class_logits"]
+    )
     write_atomically(directory / "model.onnx", model.SerializeToString())
     if "int8" in precisions:
         batches = [{"points": np.stack(clouds(4, POINTS, seed))} for seed in range(8)]
