@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +21,29 @@ from foundry_core.files import write_atomically
 #: file names are printed as they are: brackets are no markup, colons no emoji
 console = Console(markup=False, emoji=False)
 error_console = Console(stderr=True, markup=False, emoji=False)
+
+
+class Runtime(str, Enum):
+    """What runs a graph."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
+class Precision(str, Enum):
+    """Of a graph."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+RuntimeOption = Annotated[
+    Runtime, typer.Option(help="what runs the network; openvino: pip install 'foundry_ros[openvino]'")
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="int8 needs a graph that `foundry export` wrote; bf16 needs openvino")
+]
 
 #: the model that a command takes when none is named
 DEFAULT_MODEL = "foundry-edge"
