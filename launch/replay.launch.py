@@ -56,28 +56,39 @@ NUMBERS = {"rate": float, "start": float, "duration": float, "loop": int}
 TEXTS = ("bag", "topic", "also", "report", "plot", "results")
 
 
-def bag_replay(context):
-    """The node, whose end ends the launch; only arguments that were given override the parameter file."""
+def overrides(context):
+    """Parameters of bag_replay from the arguments that were given; what cannot be used raises a ValueError."""
     value = {item["name"]: LaunchConfiguration(item["name"]).perform(context) for item in ARGUMENTS}
     on = {name: value[name].lower() in ("true", "1") for name in ("fast", "clock")}
     if on["fast"] and value["rate"]:
         raise ValueError("fast: sends as fast as the node answers; leave rate out")
     if value["budget"]:
         int(value["budget"])
-    overrides = {name: kind(value[name]) for name, kind in NUMBERS.items() if value[name]}
+    given = {name: kind(value[name]) for name, kind in NUMBERS.items() if value[name]}
     # as text, whatever it looks like: a bag may be called 2026
-    overrides |= {name: ParameterValue(value[name], value_type=str) for name in TEXTS if value[name]}
+    given |= {name: ParameterValue(value[name], value_type=str) for name in TEXTS if value[name]}
     if on["fast"]:
-        overrides |= {"rate": 0.0, "in_flight": 2}
+        given |= {"rate": 0.0, "in_flight": 2}
     if on["clock"]:
-        overrides["clock"] = True
+        given["clock"] = True
+    return given
+
+
+def refuse(context):
+    """Nothing, or the error of an argument, before anything runs: launch would leave behind what it has started."""
+    overrides(context)
+    return []
+
+
+def bag_replay(context):
+    """The node, whose end ends the launch."""
     replay = Node(
         package="foundry_ros",
         executable="bag_replay",
         name="bag_replay",
-        namespace=value["namespace"],
+        namespace=LaunchConfiguration("namespace"),
         output="screen",
-        parameters=[value["replay_params_file"], overrides],
+        parameters=[LaunchConfiguration("replay_params_file"), overrides(context)],
     )
     return [replay, RegisterEventHandler(OnProcessExit(target_action=replay, on_exit=[EmitEvent(event=Shutdown())]))]
 
@@ -96,5 +107,7 @@ def generate_launch_description():
             *((name, value[name]) for name in PASSED_ON),
         ],
     )
-    # an argument that cannot be used is refused before anything runs: launch leaves behind what it has started by then
-    return LaunchDescription([*declared, OpaqueFunction(function=bag_replay), perception])
+    # bag_replay comes last: perception.launch.py sets the Fast DDS profile, for both
+    return LaunchDescription(
+        [*declared, OpaqueFunction(function=refuse), perception, OpaqueFunction(function=bag_replay)]
+    )

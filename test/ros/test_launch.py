@@ -187,10 +187,18 @@ def test_every_option_of_a_replay_is_an_argument(launch_modules):
     assert options <= set(defaults(module)), "foundry replay has learnt what the launch file has not"
 
 
+def description_arguments(description) -> list[str]:
+    return [item.args[0] for item in description.args[0] if item.kind == "DeclareLaunchArgument"]
+
+
 def test_a_replay_refuses_arguments_before_anything_runs(launch_modules):
     description = load(share_directory() / "launch" / "replay.launch.py").generate_launch_description()
-    kinds = [item.kind for item in description.args[0] if item.kind != "DeclareLaunchArgument"]
-    assert kinds == ["OpaqueFunction", "IncludeLaunchDescription"]
+    acting = [item for item in description.args[0] if item.kind != "DeclareLaunchArgument"]
+    kinds = [item.kind for item in acting]
+    assert kinds == ["OpaqueFunction", "IncludeLaunchDescription", "OpaqueFunction"]  # the profile before bag_replay
+    arguments = {"bag": "b", "fast": "true", "rate": "1.0"}
+    with pytest.raises(ValueError, match="leave rate out"):
+        acting[0].kwargs["function"]({**dict.fromkeys(description_arguments(description), ""), **arguments})
 
 
 def test_a_replay_with_a_clock_gives_the_node_its_time(launch_modules):
