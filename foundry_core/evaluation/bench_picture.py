@@ -82,6 +82,9 @@ def draw_scaling(rows: list[dict[str, Any]], path: Path) -> None:
         if axes.has_data():
             if axis not in ("sweep", "memory"):
                 axes.set_xscale("log", base=2)
+            ticks = sorted({row["value"] for row in rows if row["axis"] == ("sweep" if axis == "memory" else axis)})
+            axes.set_xticks(ticks, [f"{value:,}" for value in ticks])
+            axes.minorticks_off()
             axes.set_ylim(bottom=0)
             axes.legend(fontsize="small")
         else:

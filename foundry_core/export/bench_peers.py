@@ -34,7 +34,7 @@ def write_merged(teacher: Path, name: str, supertokens: int, directory: Path, pr
     network.objects = network.parts = None
     directory.mkdir(parents=True, exist_ok=True)
     card = save_model(directory, network, card.model_copy(update={"name": name, "heads": Heads()}))
-    write_graphs(merged(network, supertokens), card, directory, precisions)
+    write_graphs(merged(network, supertokens), card, directory, precisions, every=True)
     return load_card(directory)
 
 

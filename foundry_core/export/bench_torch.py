@@ -119,17 +119,17 @@ def write_random(architecture: Architecture, name: str, directory: Path, precisi
     torch.manual_seed(0)
     network = create_perception(card).eval()
     card = save_model(directory, network, card)
-    write_graphs(network, card, directory, precisions, random=True)
+    write_graphs(network, card, directory, precisions, every=True)
     return write_card(directory, card)
 
 
-def write_graphs(network: Perception, card: ModelCard, out: Path, precisions: list[str], random: bool = False) -> None:
-    """Write the graphs of a network, with random weights or not, to ``out``, unverified: they are only timed."""
+def write_graphs(network: Perception, card: ModelCard, out: Path, precisions: list[str], every: bool = False) -> None:
+    """Write the graphs of a network to ``out``, unverified: they are only timed; ``every``: as of :func:`quantize`."""
     model = convert(network, card)
     for precision in precisions:
         name = "model.int8.onnx" if precision == "int8" else GRAPH_FILE
         if precision != "bf16":
-            graph = quantize(model, card, every=random) if precision == "int8" else model
+            graph = quantize(model, card, every=every) if precision == "int8" else model
             write_atomically(out / name, serialize(graph, card, precision))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.card import find_model
-from foundry_core.data.shapes import ShapeSet, load_shapes
+from foundry_core.data.shapes import ShapeSet, data_name, load_shapes
 from foundry_core.errors import InputError
 from foundry_core.export.graph import convert, serialize
 from foundry_core.export.quantize import quantize
@@ -63,7 +63,7 @@ def _of_model(name: str | Path, shapes: ShapeSet | None, precisions: Sequence[st
             except InputError as error:
                 row["reason"] = str(error)
             if shapes is not None and row["accuracy"] is not None:
-                row["data"] = shapes.name
+                row["data"] = data_name(shapes.name)
             row["status"] = "refused" if row["reason"] else "ok"
             yield row
 
