@@ -218,7 +218,11 @@ def test_timing_of_the_recording(street_bag, model, tmp_path, rate):
     report = json.loads(report_file.read_text())
     assert report["frames_sent"] == FRAMES and report["rate"] == rate
     assert report["frames_processed"] + report["frames_dropped"] == FRAMES
-    assert report["frames_processed"] >= 3
+    assert report["frames_processed"] >= 1  # how many depends on the machine; who lost the others does not
+    counts = report["counts"]
+    assert counts["sent"] == FRAMES == counts["received"] + counts["lost_on_the_way"]
+    assert counts["received"] == counts["processed"] + counts["dropped"] + counts["rejected"] + counts["skipped"]
+    assert counts["processed"] == report["frames_processed"] + counts["answers_lost"]
     stamps = [frame.stamp_ns for frame in read_results(results)]
     assert len(stamps) == report["frames_processed"] and stamps == sorted(set(stamps))
 
