@@ -2,6 +2,7 @@
 """Package ``foundry_ros`` for pip and for colcon (ament_python); everything static is in setup.cfg.
 
 The version is read from package.xml, its only place. The data files are what ``ros2 run`` and ``ros2 launch`` look for.
+``python_requires`` stands here, as plain text: from setup.cfg setuptools makes an object that colcon cannot read.
 """
 
 import os
@@ -44,4 +45,4 @@ def data_files() -> list:
 
 
 os.chdir(ROOT)  # relative paths above hold wherever the build is started from
-setup(version=version(), data_files=data_files())
+setup(version=version(), python_requires=">=3.10", data_files=data_files())

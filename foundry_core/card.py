@@ -85,6 +85,10 @@ class SupertokenConfig(Settings):
     spread: Literal["hard", "soft"] = Field("hard", description="A in A S: one-hot, or a mixture of all supertokens")
     upsampling: Literal["none", "residual", "cross-attention", "residual+cross-attention"] = "cross-attention"
     mlp_ratio: float = Field(4.0, gt=0, description="hidden width of the upsampling, over the token dimension")
+    gate: int = Field(
+        0, ge=0, description="hidden width of a gate that lets tokens by-pass the merging; 0: none. Runs in torch only"
+    )
+    bypass: float = Field(0.1, gt=0, lt=1, description="share of the tokens that may by-pass, where there is a gate")
     alone: bool = Field(False, description="train a control beside it that rebuilds the features from A S alone")
 
 

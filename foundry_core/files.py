@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import tempfile
 from collections.abc import Iterator
@@ -44,3 +45,39 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """Write ``data`` to a file, as :func:`replacing` does."""
     with replacing(path) as stream:
         stream.write(data)
+
+
+def replace_folder(new: Path, target: Path, aside: Path) -> None:
+    """Make the finished folder ``new`` the one at ``target``, at once; one that was there is moved to ``aside``.
+
+    All three are on one file system. Where the system cannot exchange two names there is a moment without ``target``.
+    """
+    if target.exists() and _exchange(new, target):
+        os.rename(new, aside)
+        return
+    if target.exists():
+        os.rename(target, aside)
+    os.rename(new, target)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names, or say that this system cannot."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # Linux, glibc 2.28
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def require_writable(path: str | Path | None, option: str) -> None:
+    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written."""
+    if path is None:
+        return
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file to {option}")
+    if path.exists() and not path.is_file():  # a device or a pipe: the finished file is renamed, and would replace it
+        raise InputError(f"{path}: is no regular file; give a file to {option}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError(f"{path}: cannot be written, {parent} is no writable folder; give another {option}")

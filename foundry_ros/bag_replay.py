@@ -7,17 +7,20 @@ both match. ``rate`` 0 is lock-step: a frame is sent when the answer to the one 
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from foundry_core import startup
+
+    startup.quiet()
+
 import contextlib
 import json
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import State
-from lifecycle_msgs.srv import GetState
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
@@ -28,18 +31,15 @@ from std_msgs.msg import String
 from foundry_core import pointcloud2
 from foundry_core.data.bags import Bag, open_bag
 from foundry_core.errors import InputError
-from foundry_core.files import write_atomically
+from foundry_core.files import require_writable, write_atomically
 from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
 from foundry_ros import declared, messages, parameters, processes
+from foundry_ros.answerer import Answerer, ReplayFailed
 from foundry_ros.counters import Ledger
 from foundry_ros.schedule import Companions, beside, expected, schedule
 
 _PHASE = "phase_total_ms."
 _COUNTED = ("received", "processed", "dropped", "rejected", "skipped")
-
-
-class ReplayFailed(RuntimeError):
-    """The replay cannot go on, through no fault of the input."""
 
 
 class BagReplay(Node):
@@ -51,23 +51,23 @@ class BagReplay(Node):
         self.settings = declared.current(self, parameters.ReplayParameters)
         if not self.settings.bag:
             raise InputError("bag_replay: bag: not set; give the path of a rosbag2 recording")
+        for name in ("report", "plot", "results"):
+            require_writable(getattr(self.settings, name) or None, name)
+        if self.settings.plot and Path(self.settings.plot).suffix.lower() != ".png":
+            raise InputError(f"bag_replay: plot: {self.settings.plot}: give a name that ends in .png")
         self.ledger = Ledger()
-        self._diagnostics: dict[str, str] = {}
         self._labels = ""
         self._answers: dict[int, dict[str, PointCloud2]] = {}  # stamp -> topic -> message, kept for the results only
-        self._change = threading.Condition()
-        self._processes: set[str] = set()
         node = self.settings.node
-        self._status_name = messages.status_name(self.resolve_topic_name(node), "perception")
         reliable = QoSProfile(depth=10)
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
         self._cloud_out = self.create_publisher(PointCloud2, self.settings.output, QoSProfile(depth=5))
+        self.answerer = Answerer(self, node, self._cloud_out)
+        self._change = self.answerer.change
         self.create_subscription(PointCloud2, f"{node}/objects", self._on_objects, reliable)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, reliable)
         if self.settings.results:
             self.create_subscription(PointCloud2, f"{node}/parts", self._on_parts, reliable)
             self.create_subscription(String, f"{node}/labels", self._on_labels, latched)
-        self._get_state = self.create_client(GetState, f"{node}/get_state")
 
     # -- what arrives (executor thread) ------------------------------------------------------------------------------
 
@@ -87,74 +87,7 @@ class BagReplay(Node):
     def _on_labels(self, message: String) -> None:
         self._labels = message.data
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        values = messages.read_diagnostics(message, self._status_name)
-        if values is not None:
-            with self._change:
-                self._processes.add(values.get("process", ""))
-                self._diagnostics = values
-                self._change.notify_all()
-
     # -- the play (main thread) --------------------------------------------------------------------------------------
-
-    def wait_until_connected(self) -> dict[str, str]:
-        """Wait until the node is active and both directions are matched; returns its diagnostics at that moment.
-
-        Raises:
-            ReplayFailed: it took longer than ``match_timeout``; the line says what was missing.
-        """
-        deadline = time.monotonic() + self.settings.match_timeout
-        node = self.settings.node
-        state, missing = "not found", "the node became active too late"
-        while time.monotonic() < deadline:
-            if state != "active":
-                state = self._state(deadline)
-            elif self._cloud_out.get_subscription_count() == 0:
-                missing = f"nobody subscribes to '{self._cloud_out.topic_name}'; is its input remapped?"
-                time.sleep(0.02)
-            else:
-                missing = f"no diagnostics of '{node}' that show it connected"
-                with self._change:
-                    if int(self._diagnostics.get("input_publishers", 0)) > 0 and self._matched():
-                        self.refuse_twins()
-                        return dict(self._diagnostics)
-                    self._change.wait(0.1)
-        if state != "active":
-            missing = f"'{node}' is {state}"
-        raise ReplayFailed(f"bag_replay: no connection after {self.settings.match_timeout:.0f} s: {missing}")
-
-    def refuse_twins(self) -> None:
-        """Two nodes of one name would answer every frame twice, and mix their figures.
-
-        Raises:
-            ReplayFailed: there are two.
-        """
-        publishers = self.count_publishers(f"{self.settings.node}/objects")
-        if len(self._processes) > 1 or publishers > 1:
-            known = ", ".join(sorted(self._processes))
-            count = max(len(self._processes), publishers)
-            raise ReplayFailed(
-                f"bag_replay: {count} nodes are called '{self.settings.node}' in this ROS domain (processes seen: "
-                f"{known}); stop all but one, or take another ROS_DOMAIN_ID"
-            )
-
-    def _matched(self) -> bool:
-        clouds = [subscription for subscription in self.subscriptions if subscription.msg_type is PointCloud2]
-        return all(self.count_publishers(subscription.topic_name) for subscription in clouds)
-
-    def _state(self, deadline: float) -> str:
-        if not self._get_state.wait_for_service(min(1.0, max(0.0, deadline - time.monotonic()))):
-            return "not found"
-        answered = threading.Event()
-        future = self._get_state.call_async(GetState.Request())
-        future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(2.0):  # a request sent while the service was being discovered may be lost
-            self._get_state.remove_pending_request(future)
-            return "not answering"
-        current = future.result().current_state
-        if current.id != State.PRIMARY_STATE_ACTIVE:
-            time.sleep(0.05)
-        return current.label
 
     def play(self, bag: Bag, topic: str, results: ResultsWriter | None) -> None:
         """Publish every frame in its turn or at its time; afterwards wait for the answers that can still come."""
@@ -193,7 +126,7 @@ class BagReplay(Node):
                 self._await_parts(stamp_ns)
                 self._store_complete(sent, results, last=True)
         self._tell(total)
-        self.refuse_twins()
+        self.answerer.refuse_twins()
 
     def _finish(self, number: int, stamp_ns: int, results: ResultsWriter | None) -> None:
         if not self.ledger.wait(number, self.settings.frame_timeout):
@@ -235,8 +168,8 @@ class BagReplay(Node):
         frames = self.ledger.frames_processed
         start = int(before.get("processed", 0))
         with self._change:
-            self._change.wait_for(lambda: int(self._diagnostics.get("processed", 0)) >= start + frames, 5.0)
-            after = dict(self._diagnostics)
+            self._change.wait_for(lambda: int(self.answerer.diagnostics.get("processed", 0)) >= start + frames, 5.0)
+            after = dict(self.answerer.diagnostics)
         counts = {key: int(after.get(key, 0)) - int(before.get(key, 0)) for key in _COUNTED}
         answered = max(counts["processed"], 1)
         phases = {
@@ -267,20 +200,24 @@ def replay(node: BagReplay) -> dict[str, Any]:
     settings = node.settings
     with open_bag(settings.bag) as bag:
         topic = bag.choose_point_cloud_topic(settings.topic or None)
-        before = node.wait_until_connected()
+        before = node.answerer.wait_until_connected(settings.match_timeout)
         with ResultsWriter(settings.results) if settings.results else contextlib.nullcontext() as results:
             node.play(bag, topic, results)
     report = node.report(before)
     if settings.report:
         write_atomically(settings.report, (json.dumps(report, indent=2) + "\n").encode())
+    if settings.plot:
+        from foundry_core.evaluation.replay_picture import draw_replay  # matplotlib, only where it is wanted
+
+        draw_replay(report, Path(settings.plot))
     return report
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Replay and exit: 0 done, 1 perception node not reached, 2 bad parameters or a bad bag, 130 stopped."""
-    processes.follow_parent()
     try:
         with processes.one_interrupt():
+            processes.follow_parent()
             # a stop interrupts the main thread, which plays
             rclpy.init(
                 args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO
@@ -291,6 +228,8 @@ def main(arguments: list[str] | None = None) -> int:
                 rclpy.try_shutdown()
     except KeyboardInterrupt:
         return 130
+    finally:
+        processes.ignore_signals()
 
 
 def _run() -> int:

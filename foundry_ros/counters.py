@@ -100,7 +100,8 @@ class Ledger:
     """Frames sent and answers received, matched by the stamp of the header.
 
     A frame's latency is the time from just before it is published to the arrival of the objects with its stamp. Frames
-    that share a stamp are answered in the order in which they were sent.
+    that share a stamp (a bag that is played again) are answered in the order in which they were sent; one that was sent
+    before a frame that has its answer was overtaken, and a later one of its stamp is meant.
     """
 
     def __init__(self) -> None:
@@ -130,6 +131,8 @@ class Ledger:
                 self.unexpected += 1
                 return
             number, start = waiting.popleft()
+            while waiting and number < self._newest:
+                number, start = waiting.popleft()
             self._latency_ms[number] = (now - start) * 1e3
             self._last_answer, self._newest = now, max(self._newest, number)
             self._objects.append(objects)

@@ -6,12 +6,14 @@ The training is a process of its own (``foundry distill``); this node never impo
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from foundry_core import startup
+
+    startup.quiet()
+
 import contextlib
 import importlib.util
-import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +33,8 @@ from foundry_core.errors import InputError
 from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
 from foundry_ros import declared, messages, parameters
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run, steady_timer
+from foundry_ros.saved import save_copy
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
 from foundry_ros.worker import LatestWorker
@@ -82,7 +85,7 @@ class DistillTrainer(Node):
         self._open_data()
         for name, action in (("start", self._start), ("stop", self._stop), ("save", self._save)):
             self.create_service(Trigger, f"~/{name}", self._answering(action))
-        self.create_timer(settings.diagnostics_period, self._on_timer)
+        steady_timer(self, settings.diagnostics_period, self._on_timer)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -183,14 +186,8 @@ class DistillTrainer(Node):
             raise InputError("the training is under way; wait until it is done")
         if not (model / "card.json").is_file():
             raise InputError(f"no finished model in {self.out} yet; the state is {self.state()}")
-        with tempfile.TemporaryDirectory(prefix=".saved.", dir=self.out) as folder:
-            copy = Path(folder) / "new"
-            shutil.copytree(model, copy, ignore=shutil.ignore_patterns(".*"))
-            card = load_card(copy)  # hashes included
-            saved = self.out / "saved"
-            if saved.exists():
-                os.replace(saved, Path(folder) / "old")
-            os.replace(copy, saved)
+        saved = self.out / "saved"
+        card = save_copy(model, saved)
         return f"saved {card.name} to {saved}: {card.parameters:,} parameters, {card.training[-1].steps} steps"
 
     def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:

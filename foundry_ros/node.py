@@ -9,11 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions, install_signal_handlers
+from rclpy.timer import Timer
 
 from foundry_core.errors import InputError
 from foundry_ros import processes
@@ -29,6 +31,11 @@ SENSOR_QOS = QoSProfile(
 )  # fmt: skip
 
 
+def steady_timer(node: Any, period: float, callback: Callable[[], None]) -> Timer:
+    """A timer (s) of the machine's own time: a simulated clock that stands still must not hide a node's state."""
+    return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+
 def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[[Any], None] | None = None) -> int:
     """Make a node and spin it until SIGINT, then close it.
 
@@ -40,11 +47,12 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
     Returns:
         the exit code: 0, or 2 when ``make`` or ``prepare`` raised an InputError, which is printed in one line.
     """
-    processes.follow_parent()
-    rclpy.init(args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         with processes.one_interrupt():  # rclpy's own handlers interrupt nothing but a spin, and loading takes long
+            processes.follow_parent()
+            arguments = sys.argv if arguments is None else arguments
+            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
             node = make()
             if prepare is not None:
                 prepare(node)

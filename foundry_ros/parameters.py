@@ -82,9 +82,10 @@ class ReplayParameters(Settings):
     clock: bool = Field(False, description="publish /clock with the bag's time, for nodes with use_sim_time")
     output: str = Field("points", min_length=1, description="topic to publish on")
     node: str = Field("perception_node", min_length=1, description="name of the node that answers")
-    match_timeout: float = Field(60.0, gt=0, description="s to wait until the node is active and connected")
+    match_timeout: float = Field(60.0, gt=0, description="s to wait until the node, once loaded, is connected")
     frame_timeout: float = Field(10.0, gt=0, description="s after which an unanswered frame counts as dropped")
     report: str = Field("", description="JSON file for the figures; empty: none")
+    plot: str = Field("", description=".png file for latencies and drops over time; empty: none")
     results: str = Field("", description=".npz file for every frame's objects and parts; empty: none")
     progress: bool = Field(False, description="one JSON line per frame on the standard output")
 

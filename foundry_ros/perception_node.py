@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from foundry_core import startup
+
+    startup.quiet()
+
 import copy
 import sys
 import time
@@ -11,10 +16,8 @@ from typing import Any
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.timer import Timer
 from sensor_msgs.msg import PointCloud2
 
 from foundry_core import cdr, pointcloud2
@@ -28,7 +31,7 @@ from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.counters import NodeStatistics
 from foundry_ros.frames import TargetFrame
 from foundry_ros.health import judge
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, reported, run
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, reported, run, steady_timer
 from foundry_ros.outputs import Outputs, overridable
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
@@ -94,7 +97,7 @@ class PerceptionNode(LifecycleNode):
         self._pipeline.clear()
         self._worker = LatestWorker(self._process, "perception")
         self._follow_demand()
-        self._timer = self._diagnostics_timer(self.settings.diagnostics_period)
+        self._timer = steady_timer(self, self.settings.diagnostics_period, self._publish_diagnostics)
         self._publish_diagnostics()
         return result
 
@@ -196,7 +199,7 @@ class PerceptionNode(LifecycleNode):
             self._take_over()
         elif any(change.name == "diagnostics_period" for change in changes):
             self.destroy_timer(self._timer)
-            self._timer = self._diagnostics_timer(self._changed.diagnostics_period)
+            self._timer = steady_timer(self, self._changed.diagnostics_period, self._publish_diagnostics)
 
     def _take_over(self) -> None:
         settings, self._changed = self._changed, None
@@ -263,10 +266,6 @@ class PerceptionNode(LifecycleNode):
         if now - self._warned.get(reason, -WARNING_PERIOD) >= WARNING_PERIOD:
             self._warned[reason] = now
             self.get_logger().warning(f"message rejected ({reason}): {text}")
-
-    def _diagnostics_timer(self, period: float) -> Timer:
-        # of the machine's own time: with use_sim_time a clock that stands still must not hide the node's health
-        return self.create_timer(period, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _publish_diagnostics(self) -> None:
         if self._perceiver is None or not self.context.ok():

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import importlib.util
 import os
@@ -19,7 +18,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from foundry_core import startup
 from foundry_core.card import share_directory
+from foundry_core.children import end_with_parent
 from foundry_core.errors import InputError
 from foundry_ros.parameters import write_parameters
 
@@ -109,10 +110,10 @@ def follow_parent() -> None:
     parent = os.environ.get(_PARENT)
     if not parent or sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG
+    end_with_parent(signal.SIGINT)
     if os.getppid() != int(parent):  # gone before the call, or a grandchild
         del os.environ[_PARENT]
-        ctypes.CDLL(None).prctl(1, 0)
+        end_with_parent(0)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -143,7 +144,7 @@ def one_interrupt() -> Iterator[None]:
         ignore_signals()
         raise KeyboardInterrupt
 
-    before = _handle(first)
+    before = {number: startup.usual(number, handler) for number, handler in _handle(first).items()}
     try:
         yield
     finally:

@@ -8,7 +8,6 @@ when the process PARENT is gone.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -17,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from foundry_core.children import end_with_parent
 
 
 class TrainingProcess:
@@ -117,8 +118,7 @@ class TrainingProcess:
 def _become(parent: int, nice: int, command: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a node in the background of a shell may have inherited "ignore"
     os.nice(max(0, nice - os.nice(0)))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG, kept by exec
+    end_with_parent(signal.SIGINT)
     if os.getppid() == parent:
         os.execv(command[0], list(command))
 

@@ -5,37 +5,57 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
+from rich.table import Table
 
+from foundry_core.allocator import keep_freed_memory
 from foundry_core.errors import InputError
+from foundry_core.files import require_writable as require_writable
 from foundry_core.files import write_atomically
 
 #: file names are printed as they are: brackets are no markup, colons no emoji
 console = Console(markup=False, emoji=False)
 error_console = Console(stderr=True, markup=False, emoji=False)
 
+
+class Runtime(str, Enum):
+    """What runs a graph."""
+
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
+class Precision(str, Enum):
+    """Of a graph."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+RuntimeOption = Annotated[
+    Runtime, typer.Option(help="what runs the network; openvino: pip install 'foundry_ros[openvino]'")
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="int8 needs a graph that `foundry export` wrote; bf16 needs openvino")
+]
+
 #: the model that a command takes when none is named
 DEFAULT_MODEL = "foundry-edge"
 
 
-def require_writable(path: str | Path | None, option: str) -> None:
-    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written."""
-    if path is None:
+def print_table(table: Table) -> None:
+    """Print a table; in a file or a pipe, which have no width, as wide as its longest row."""
+    if console.is_terminal:
+        console.print(table)
         return
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file to {option}")
-    if path.exists() and not path.is_file():  # a device or a pipe: the finished file is renamed, and would replace it
-        raise InputError(f"{path}: is no regular file; give a file to {option}")
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: cannot be written, {parent} is no writable folder; give another {option}")
+    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    Console(markup=False, emoji=False, width=max(wanted, console.width)).print(table)
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -49,9 +69,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def require_torch(command: str) -> None:
-    """Raise the one line that says how to get torch, where it is missing."""
+    """Raise the one line that says how to get torch, where it is missing; else make the allocator fit it."""
     if importlib.util.find_spec("torch") is None:
         raise InputError(f"foundry {command} needs torch: pip install 'foundry_ros[train]'")
+    keep_freed_memory()
 
 
 def prepare_torch(command: str, threads: int) -> None:

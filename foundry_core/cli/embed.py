@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry_core.cli.common import console, error_console, require_writable
+from foundry_core.cli.common import (
+    Precision,
+    PrecisionOption,
+    Runtime,
+    RuntimeOption,
+    console,
+    error_console,
+    require_writable,
+)
 from foundry_core.errors import InputError
 from foundry_core.files import replacing
 
@@ -79,6 +87,8 @@ def register(app: typer.Typer) -> None:
         budget: Annotated[int | None, typer.Option(min=1, help="supertokens of a student; default: its own")] = None,
         tokens: Annotated[bool, typer.Option("--tokens", help="write tokens and centres too")] = False,
         threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
+        runtime: RuntimeOption = Runtime.onnxruntime,
+        precision: PrecisionOption = Precision.fp32,
     ) -> None:
         """Turn a shape set into feature vectors, without torch.
 
@@ -87,6 +97,8 @@ def register(app: typer.Typer) -> None:
         centers [N,G,3] and, for a student, supertokens [N,s,d]. Rows keep the order of the shape set.
 
         Example: foundry embed --model foundry-base --data shapes.npz --out features.npz
+
+        Example: foundry embed --model edge-int8 --precision int8 --data shapes.npz --out features.npz
         """
         from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -103,7 +115,7 @@ def register(app: typer.Typer) -> None:
         card = load_card(directory)
         check_budget(card, budget, "--budget")
         shapes = load_shapes(data)
-        session = open_session(directory, threads=threads, outputs=["tokens"])
+        session = open_session(directory, runtime.value, precision.value, threads, ["tokens"])
         session.check(card)
         columns = (
             *Progress.get_default_columns()[:2],

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from foundry_core.cli import evaluate_head, fewshot, parts, segments, tracks
-from foundry_core.cli.common import console, prepare_torch, require_writable, write_json
+from foundry_core.cli.common import console, prepare_torch, print_table, require_writable, write_json
 from foundry_core.errors import InputError
 
 #: columns of the fidelity table: heading, metric, decimals
@@ -144,7 +144,7 @@ def register(app: typer.Typer) -> None:
                         str(subject.budget or ""),
                     )
                     table.add_row(*cells, *(f"{m['mean']:.1f} ± {m['std']:.1f}" for m in probed.metrics.values()))
-        console.print(table)
+        print_table(table)
         if json:
             write_json(json, rows)
 
@@ -206,7 +206,7 @@ def register(app: typer.Typer) -> None:
                     str(row.budget or ""),
                     *(_cell(row.metrics().get(name), decimals) for _, name, decimals in COLUMNS),
                 )
-        console.print(table)
+        print_table(table)
         if json:
             write_json(json, rows)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import console, error_console, require_torch, require_writable, write_json
+from foundry_core.cli.common import error_console, print_table, require_torch, require_writable, write_json
+from foundry_core.errors import InputError
 
 if TYPE_CHECKING:
     from foundry_core.runtime.head_perceiver import HeadPerceiver
@@ -31,9 +32,18 @@ COLUMNS = (
 
 
 def open_heads(
-    model: str, heads: Sequence[Path], budget: int | None = None, category: str | None = None
+    model: str,
+    heads: Sequence[Path],
+    budget: int | None = None,
+    category: str | None = None,
+    runtime: str = "onnxruntime",
+    precision: str = "fp32",
 ) -> HeadPerceiver:
-    """A model with transfer heads; torch is asked for only by heads that read inner features."""
+    """A model with transfer heads; torch is asked for only by heads that read inner features.
+
+    Raises:
+        InputError: such heads and another runtime or precision than the defaults, or see :class:`HeadPerceiver`.
+    """
     from foundry_core.card import find_model
     from foundry_core.head_card import load_head_card
     from foundry_core.runtime.head_perceiver import HeadPerceiver
@@ -41,11 +51,13 @@ def open_heads(
     tokens = None
     inner = [card for card in map(load_head_card, heads) if card.own_backbone_only]
     if inner:
+        if (runtime, precision) != ("onnxruntime", "fp32"):
+            raise InputError("--runtime, --precision: a head of inner features runs in torch; leave both out")
         require_torch("head (of inner features)")
         from foundry_core.models.transfer import inner_tokens
 
         tokens = inner_tokens(find_model(model), inner[0], budget)
-    return HeadPerceiver(model, heads, budget, category, tokens)
+    return HeadPerceiver(model, heads, budget, category, tokens, runtime=runtime, precision=precision)
 
 
 def register(group: typer.Typer) -> None:
@@ -127,7 +139,7 @@ def register(group: typer.Typer) -> None:
             )
             cells = (_cell(metrics.get(metric), digits, len(runs)) for _, metric, digits in shown)
             table.add_row(name, title, trained, str(left), *cells)
-        console.print(table)
+        print_table(table)
         if json:
             write_json(json, rows)
 

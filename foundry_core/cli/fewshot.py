@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import console, prepare_torch, require_writable, write_json
+from foundry_core.cli.common import prepare_torch, print_table, require_writable, write_json
 from foundry_core.errors import InputError
 
 
@@ -59,7 +59,7 @@ def register(group: typer.Typer) -> None:
                 rows.append(row)
                 cells = [row["data"], row["ways"], row["shots"], row["model"], row["budget"] or ""]
                 table.add_row(*map(str, cells), *(_cell(row["metrics"], kind) for kind in CLASSIFIERS))
-        console.print(table)
+        print_table(table)
         if json:
             write_json(json, rows)
 

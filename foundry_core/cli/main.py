@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from foundry_core import startup
+
+    startup.quiet()
+
 import errno
 import importlib
 import os
@@ -13,6 +18,7 @@ from xml.etree import ElementTree
 
 import typer
 
+from foundry_core import startup
 from foundry_core.card import share_directory
 from foundry_core.errors import InputError
 
@@ -72,11 +78,15 @@ def _one_line(value: object) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code is 2 for bad input, 1 for a failure of the machine (a full disk, say)."""
+    """Run one command; exit code 2 for bad input, 1 for a failure of the machine (a full disk, say), 130 for Ctrl-C."""
     if isinstance(sys.stdout, TextIOWrapper):  # a file name may hold what the terminal's encoding does not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        build()(arguments, prog_name="foundry")
+        app = build()
+        startup.finished()
+        app(arguments, prog_name="foundry")
+    except KeyboardInterrupt:
+        return 130
     except InputError as error:
         print("foundry: " + _one_line(error), file=sys.stderr)
         return 2
@@ -90,8 +100,15 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         print(f"foundry: {_one_line(error.filename or 'operating system')}: {reason}", file=sys.stderr)
         return 1
+    except Exception:
+        if startup.interrupted():  # a module that was being imported has made another error of it
+            return 130
+        raise
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    finally:
+        startup.quiet()

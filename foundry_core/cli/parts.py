@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import console, prepare_torch, require_writable, write_json
+from foundry_core.cli.common import prepare_torch, print_table, require_writable, write_json
 from foundry_core.errors import InputError
 
 
@@ -75,9 +75,9 @@ def register(group: typer.Typer) -> None:
                 metrics = row["metrics"]
                 cells = [_cell(metrics, kind) for kind in kinds] + [_value(metrics["strict_instance_miou_percent"])]
                 table.add_row(row["data"], row["model"], str(row["budget"] or ""), *cells)
-        console.print(table)
+        print_table(table)
         if by_category:
-            console.print(_categories(rows))
+            print_table(_categories(rows))
         if json:
             write_json(json, rows)
 

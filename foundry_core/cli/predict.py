@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry_core.cli.common import DEFAULT_MODEL, console, require_writable, write_json
+from foundry_core.cli.common import (
+    DEFAULT_MODEL,
+    Precision,
+    PrecisionOption,
+    Runtime,
+    RuntimeOption,
+    console,
+    require_writable,
+    write_json,
+)
 from foundry_core.cli.evaluate_head import open_heads
 from foundry_core.errors import InputError
 
@@ -59,14 +68,16 @@ def _predict(pipeline: Pipeline | HeadPerceiver, names: list[str], path: Path, s
     return row
 
 
-def _own_heads(model: str, taught: Path | None, budget: int | None) -> tuple[Pipeline, list[str]]:
+def _own_heads(
+    model: str, taught: Path | None, budget: int | None, runtime: Runtime, precision: Precision
+) -> tuple[Pipeline, list[str]]:
     """The model with the heads that it carries, and the names of its parts."""
     from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig
     from foundry_core.runtime.pipeline import Pipeline
     from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
     from foundry_core.scene.tracks import TracksConfig
 
-    perceiver = Perceiver(model, PerceiverConfig(), budget)
+    perceiver = Perceiver(model, PerceiverConfig(runtime=runtime.value, precision=precision.value), budget)
     classes = TaughtClasses(perceiver.card) if taught is None else TaughtClasses.load(taught, perceiver.card)
     if len(classes) and not classes.ready:  # saved by a robot before it knew what ordinary objects look like
         classes.set_ordinary(ordinary_objects(perceiver))
@@ -111,6 +122,8 @@ def register(app: typer.Typer) -> None:
         ] = None,
         category: Annotated[str | None, typer.Option(help="of the objects, for a parts head alone")] = None,
         budget: Annotated[int | None, typer.Option(min=1, help="supertokens of a student; default: its own")] = None,
+        runtime: RuntimeOption = Runtime.onnxruntime,
+        precision: PrecisionOption = Precision.fp32,
         json_file: Annotated[Path | None, typer.Option("--json", help="write the results to this file")] = None,
     ) -> None:
         """Say what a point cloud shows, and which of its points are which part.
@@ -128,18 +141,20 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry predict new.ply --taught taught.npz
 
+        Example: foundry predict chair.ply --runtime openvino --precision bf16
+
         Example: foundry predict part.ply --head runs/mlp/mlp-shapes --head runs/parts/parts-shapes
         """
         require_writable(json_file, "--json")
         if head:
             if taught is not None:
                 raise InputError("--taught: is for the model's own classes; leave --head or --taught out")
-            pipeline = open_heads(model, head, budget, category)
+            pipeline = open_heads(model, head, budget, category, runtime.value, precision.value)
             names = pipeline.parts.card.parts if pipeline.parts else []
         elif category is not None:
             raise InputError("--category: is for a parts head; give --head, too")
         else:
-            pipeline, names = _own_heads(model, taught, budget)
+            pipeline, names = _own_heads(model, taught, budget, runtime, precision)
         rows = [_predict(pipeline, names, path, scene) for path in paths]
         if json_file is not None:
             write_json(json_file, rows)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import console, require_writable, write_json
+from foundry_core.cli.common import print_table, require_writable, write_json
 from foundry_core.cli.world import Sensor, parse_world, progress_bar
 
 
@@ -43,7 +43,7 @@ def register(group: typer.Typer) -> None:
         for name in metrics:
             table.add_column(name.replace("_", " "))
         table.add_row(*(f"{m['mean']:.1f} ± {m['std']:.1f}" for m in metrics.values()))
-        console.print(table)
+        print_table(table)
         row = {
             "protocol": "segments",
             "data": f"world-{kind}-{sensor.value}" + (f"-{beams}" if sensor is Sensor.lidar else ""),

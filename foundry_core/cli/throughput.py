@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import console, require_torch, require_writable, write_json
+from foundry_core.cli.common import print_table, require_torch, require_writable, write_json
 from foundry_core.schema import load_settings
 
 
@@ -40,6 +40,6 @@ def register(app: typer.Typer) -> None:
             ("ms of processor time a cloud", "stream_cpu_ms", "trainer_cpu_ms", "cpu_ratio"),
         ):
             table.add_row(title, *(f"{row[key]:.2f}" for key in (stream, trainer, ratio)))
-        console.print(table)
+        print_table(table)
         if json:
             write_json(json, [row])

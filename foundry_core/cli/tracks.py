@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import DEFAULT_MODEL, console, require_writable, write_json
+from foundry_core.cli.common import DEFAULT_MODEL, print_table, require_writable, write_json
 from foundry_core.cli.world import Place, Sensor, parse_world, progress_bar
 
 
@@ -49,6 +49,6 @@ def register(group: typer.Typer) -> None:
         for name in rows[0]["metrics"]:
             cells = [row["metrics"][name] for row in rows]
             table.add_row(name, *(f"{cell['mean']:.4g} ± {cell['std']:.2g}" for cell in cells))
-        console.print(table)
+        print_table(table)
         if json:
             write_json(json, rows)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from foundry_core.data.bags import STORAGE, typestore
 from foundry_core.errors import InputError
+from foundry_core.files import replace_folder
 
 
 def _belongs(file: Path) -> bool:
@@ -92,9 +92,7 @@ class BagWriter:
         try:
             self._writer.close()
             if kind is None:
-                if self.path.is_dir():
-                    os.replace(self.path, self._temporary / "replaced")
-                os.replace(self._temporary / self.path.name, self.path)
+                replace_folder(self._temporary / self.path.name, self.path, self._temporary / "replaced")
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
 

@@ -41,3 +41,51 @@ def _title(row: dict[str, Any]) -> str:
     budget = "" if row["budget"] is None else f" s={row['budget']}"
     outputs = "" if row["outputs"] == ["tokens"] else f", {'+'.join(row['outputs'])}"
     return f"{row['model']}{budget}, {row['runtime']} {row['precision']}{outputs}"
+
+
+#: axis of a scaling -> what it is called, and what is drawn over it
+_AXES = {
+    "points": ("points of a cloud", "ms for a cloud"),
+    "groups": ("groups", "ms for a cloud"),
+    "supertokens": ("supertokens", "ms for a cloud"),
+    "segments": ("segments of a frame", "ms for a frame"),
+    "sweep": ("points of a sweep", "ms from crop to labels"),
+    "memory": ("points of a sweep", "peak memory of the process, MB"),
+}
+
+
+def draw_scaling(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write a PNG with a panel for each axis: medians, and what of them is sampling, grouping or the scene."""
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    panels = dict(zip(_AXES, figure.subplots(2, 3).flat, strict=True))
+    lines = sorted({(row["model"], row["runtime"], row["precision"]) for row in rows})
+    for number, line in enumerate(lines):
+        mine = [row for row in rows if (row["model"], row["runtime"], row["precision"]) == line]
+        for axis, axes in panels.items():
+            chosen = sorted(
+                (row for row in mine if row["axis"] == ("sweep" if axis == "memory" else axis)),
+                key=lambda row: row["value"],
+            )
+            if not chosen:
+                continue
+            values = [row["value"] for row in chosen]
+            main = [row["rss_mb" if axis == "memory" else "p50_ms"] for row in chosen]
+            axes.plot(values, main, "o-", color=f"C{number}", label=" ".join(line))
+            if axis != "memory":
+                name = "of it the scene" if axis == "sweep" else "of it sampling and grouping"
+                apart = [row["geometry_p50_ms"] for row in chosen]
+                axes.plot(values, apart, ".:", color=f"C{number}", label=None if number else name)
+    for axis, axes in panels.items():
+        axes.set_xlabel(_AXES[axis][0])
+        axes.set_ylabel(_AXES[axis][1])
+        axes.grid(alpha=0.3)
+        if axes.has_data():
+            if axis not in ("sweep", "memory"):
+                axes.set_xscale("log", base=2)
+            axes.set_ylim(bottom=0)
+            axes.legend(fontsize="small")
+        else:
+            axes.set_visible(False)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=120)
+    write_atomically(path, stream.getvalue())

@@ -100,8 +100,8 @@ def _renumbered(data: ShapeSet, train: ShapeSet) -> ShapeSet:
     return replace(data, label=number[data.label], class_names=train.class_names)
 
 
-def fit_probe(kind: str, train, train_label, seed: int) -> Pipeline:
-    """A standardised probe on features [M,F] and labels [M]; its strength is chosen on a quarter of them."""
+def choose_strength(kind: str, train, train_label, seed: int) -> float:
+    """The probe's one free parameter for features [M,F] and labels [M], chosen on a quarter of them."""
     make, grid = GRIDS[kind]
     counts = np.bincount(train_label)
     stratify = train_label if counts[counts > 0].min() >= 2 and len(train_label) // 4 >= (counts > 0).sum() else None
@@ -110,7 +110,17 @@ def fit_probe(kind: str, train, train_label, seed: int) -> Pipeline:
     for value in grid:
         model = make_pipeline(StandardScaler(), make(value)).fit(train[inner], train_label[inner])
         scores.append(model.score(train[held], train_label[held]))
-    return make_pipeline(StandardScaler(), make(grid[int(np.argmax(scores))])).fit(train, train_label)
+    return grid[int(np.argmax(scores))]
+
+
+def probe_of_strength(kind: str, train, train_label, strength: float) -> Pipeline:
+    """A standardised probe of this strength on features [M,F] and labels [M]."""
+    return make_pipeline(StandardScaler(), GRIDS[kind][0](strength)).fit(train, train_label)
+
+
+def fit_probe(kind: str, train, train_label, seed: int) -> Pipeline:
+    """A standardised probe on features [M,F] and labels [M]; its strength is chosen on a quarter of them."""
+    return probe_of_strength(kind, train, train_label, choose_strength(kind, train, train_label, seed))
 
 
 def probe_accuracy(kind: str, train, train_label, test, test_label, seed: int) -> float:

@@ -11,18 +11,20 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.card import (
+    GRAPH_FILE,
     Architecture,
     EncoderConfig,
     ModelCard,
     SupertokenConfig,
     TokenizerConfig,
-    load_card,
     write_card,
 )
+from foundry_core.export.bench_peers import merged
 from foundry_core.export.graph import convert, perceive, serialize
 from foundry_core.export.quantize import quantize
 from foundry_core.export.rewrite import for_inference
 from foundry_core.files import write_atomically
+from foundry_core.models.heads import Perception
 from foundry_core.models.registry import create_perception, load_model, save_model
 from foundry_core.models.tokenizer import Tokenizer
 from foundry_core.runtime.bench_worker import Run, Spec
@@ -83,10 +85,15 @@ def open_eager(spec: Spec) -> Run:
     torch.set_num_threads(spec.threads)
     torch.set_num_interop_threads(1)
     network, _ = load_model(spec.directory)
+    tokenizer = network.backbone.tokenizer
+    budget = spec.budget
+    if spec.peer == "tome":
+        network, budget = merged(network, spec.budget), None
     if spec.runtime == "torch":
         network = for_inference(network)
     else:
-        network.backbone.tokenizer = PublishedTokenizer(network.backbone.tokenizer)
+        holder = network.backbone.teacher if spec.peer == "tome" else network.backbone
+        holder.tokenizer = PublishedTokenizer(tokenizer)
     network.eval()
     if "class_logits" not in spec.outputs:
         network.objects = None
@@ -95,13 +102,13 @@ def open_eager(spec: Spec) -> Run:
 
     def run(inputs: Mapping[str, np.ndarray]) -> None:
         with torch.inference_mode():
-            perceive(network, [torch.from_numpy(value) for value in inputs.values()], spec.budget)
+            perceive(network, [torch.from_numpy(value) for value in inputs.values()], budget)
 
     return run
 
 
-def write_random(architecture: Architecture, name: str, directory: Path) -> ModelCard:
-    """A model directory with random weights: what it costs does not depend on them."""
+def write_random(architecture: Architecture, name: str, directory: Path, precisions: list[str]) -> ModelCard:
+    """A model directory with random weights and its graphs: what it costs does not depend on the weights."""
     student = architecture.supertokens
     card = ModelCard(
         name=name,
@@ -110,20 +117,31 @@ def write_random(architecture: Architecture, name: str, directory: Path) -> Mode
         budgets=[student.count] if student else [],
     )
     torch.manual_seed(0)
-    return save_model(directory, create_perception(card).eval(), card)
+    network = create_perception(card).eval()
+    card = save_model(directory, network, card)
+    write_graphs(network, card, directory, precisions, random=True)
+    return write_card(directory, card)
 
 
-def add_graphs(directory: Path, out: Path, precisions: list[str]) -> None:
-    """Write the graphs of a model to ``out`` beside a copy of its card, unverified: they are only timed."""
-    network, card = load_model(directory)
-    out.mkdir(parents=True, exist_ok=True)
+def write_graphs(network: Perception, card: ModelCard, out: Path, precisions: list[str], random: bool = False) -> None:
+    """Write the graphs of a network, with random weights or not, to ``out``, unverified: they are only timed."""
     model = convert(network, card)
     for precision in precisions:
-        name = "model.int8.onnx" if precision == "int8" else "model.onnx"
+        name = "model.int8.onnx" if precision == "int8" else GRAPH_FILE
         if precision != "bf16":
-            graph = quantize(model, card) if precision == "int8" else model
+            graph = quantize(model, card, every=random) if precision == "int8" else model
             write_atomically(out / name, serialize(graph, card, precision))
+
+
+def add_graphs(directory: Path, out: Path, precisions: list[str], groups: int | None = None) -> None:
+    """Write the graphs of a model to ``out`` beside a copy of its card, cutting clouds into ``groups`` if given."""
+    network, card = load_model(directory)
+    if groups is not None:
+        size = card.preprocessing.model_copy(update={"groups": groups})
+        card = card.model_copy(update={"preprocessing": size})
+    out.mkdir(parents=True, exist_ok=True)
+    write_graphs(network, card, out, precisions)
     for name in card.files:
         if name.endswith(".safetensors") and not (out / name).exists():
             write_atomically(out / name, (directory / name).read_bytes())
-    write_card(out, load_card(directory, verify=False))
+    write_card(out, card)

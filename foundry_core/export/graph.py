@@ -76,6 +76,8 @@ def convert(network: Perception, card: ModelCard) -> onnx.ModelProto:
     supertokens = card.architecture.supertokens
     if supertokens is not None and supertokens.assignment in BASELINES:
         raise InputError(f"{card.name}: assignment {supertokens.assignment} is a baseline for tables and has no graph")
+    if supertokens is not None and supertokens.gate:
+        raise InputError(f"{card.name}: a gate lets by as many tokens as a cloud needs; no graph can; use torch")
     outputs = output_names(card)
     examples = {name: torch.from_numpy(value) for name, value in example_inputs(card, 3).items()}
     arguments = dict(zip(("centers", "neighborhoods", "points", "index", "weight"), examples.values()))
@@ -87,16 +89,27 @@ def convert(network: Perception, card: ModelCard) -> onnx.ModelProto:
         arguments["slots"] = torch.arange(largest)
         shapes["slots"] = {0: torch.export.Dim("supertokens", min=1, max=largest)}
         names.append("slots")
+    model = to_onnx(InferenceGraph(network, outputs).eval(), arguments, shapes, names, outputs)
+    _constant_shapes(model)
+    if "slots" in arguments:
+        _number_to_slots(model)
+    return model
+
+
+def to_onnx(
+    module: nn.Module, arguments: dict[str, Tensor], shapes: dict, inputs: list[str], outputs: list[str]
+) -> onnx.ModelProto:
+    """The graph of any module, quietly, without what the exporter notes of the source."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         path = Path(folder) / GRAPH_FILE
         torch.onnx.export(
-            InferenceGraph(network, outputs).eval(),
+            module,
             (),
             path,
             kwargs=arguments,
-            input_names=names,
+            input_names=inputs,
             output_names=outputs,
             dynamic_shapes=shapes,
             dynamo=True,
@@ -105,9 +118,6 @@ def convert(network: Perception, card: ModelCard) -> onnx.ModelProto:
         )
         model = onnx.load(path)
     _strip_traces(model)
-    _constant_shapes(model)
-    if "slots" in arguments:
-        _number_to_slots(model)
     return model
 
 

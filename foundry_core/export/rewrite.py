@@ -12,9 +12,11 @@ import copy
 from torch import Tensor, nn
 
 from foundry_core.export.rewrite_heads import FusedObjectHead, FusedPartHead
+from foundry_core.export.rewrite_merging import FusedMerged
 from foundry_core.export.rewrite_student import FusedStudent
 from foundry_core.export.rewrite_transformer import FusedEncoder, FusedTokenizer
 from foundry_core.models.heads import Perception
+from foundry_core.models.merging import Merged
 from foundry_core.models.student import Student
 from foundry_core.models.teacher import Teacher
 
@@ -38,13 +40,16 @@ class FusedTeacher(nn.Module):
 def fused_backbone(backbone: nn.Module) -> nn.Module:
     """A teacher or student with all exact rewrites, a copy in evaluation mode; any other network as it is."""
     kinds = {Student: FusedStudent, Teacher: FusedTeacher}
+    if getattr(backbone, "gate", None) is not None:  # as many tokens as a cloud needs: nothing to rewrite
+        return copy.deepcopy(backbone).eval()
     return kinds[type(backbone)](copy.deepcopy(backbone).eval()).eval() if type(backbone) in kinds else backbone
 
 
 def for_inference(network: Perception) -> Perception:
     """A copy of the network with all exact rewrites applied, in evaluation mode."""
     fused = copy.deepcopy(network).eval()
-    fused.backbone = fused_backbone(fused.backbone)
+    merged = isinstance(fused.backbone, Merged)
+    fused.backbone = FusedMerged(fused.backbone) if merged else fused_backbone(fused.backbone)
     if fused.objects is not None:
         fused.objects = FusedObjectHead(fused.objects)
     if fused.parts is not None:

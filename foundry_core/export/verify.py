@@ -6,7 +6,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from foundry_core import geometry
 from foundry_core.card import ModelCard
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.export.graph import example_inputs, output_names, perceive
@@ -44,39 +43,56 @@ def token_cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float((product / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1) + 1e-12)).mean())
 
 
-def accuracy_drop(session: Session, network: Perception, card: ModelCard, shapes: ShapeSet, seeds: int = 3) -> float:
-    """Points of accuracy that a linear probe loses by the exported form, at the default budget.
+class Probes:
+    """Linear probes on the features of a model and of its exported forms, at the default budget.
 
-    The probe is trained and judged on the features of each side, as a user of the exported graph would; the mean over
-    ``seeds`` splits.
+    The strength of the probe is chosen on torch's features of the training shapes, once for each of ``seeds`` splits of
+    these; every form then gets probes of the same strengths, trained and judged on its own features, as a user of the
+    exported graph would. So what is compared is the features, and not the luck of a choice.
+
+    Attributes:
+        accuracy: percent of test shapes that torch's features are told right by, the mean over the seeds.
     """
-    from foundry_core.evaluation.features import Source, group_clouds, pooled_features
-    from foundry_core.evaluation.probe import Split, probe_accuracy
 
-    split = Split.of(shapes)
-    scores = []
-    for side in ("torch", "graph"):
-        if side == "torch":
-            source = Source(card.name, network.backbone, card.preprocessing, tuple(card.budgets), card.budget)
-            train, test = (
-                pooled_features(source, group_clouds(part.points, card.preprocessing))
-                for part in (split.train, split.test)
-            )
-        else:
-            train, test = (session_features(session, card, part.points) for part in (split.train, split.test))
-        labels = split.train.label, split.test.label
-        values = [probe_accuracy("linear", train, labels[0], test, labels[1], seed) for seed in range(seeds)]
-        scores.append(float(np.mean(values)))
-    return scores[0] - scores[1]
+    def __init__(self, network: Perception, card: ModelCard, shapes: ShapeSet, seeds: int = 3) -> None:
+        from foundry_core.evaluation.features import Source, group_clouds, pooled_features
+        from foundry_core.evaluation.probe import Split, choose_strength
+        from foundry_core.export.rewrite import fused_backbone
+
+        split = Split.of(shapes)
+        self._labels = split.train.label, split.test.label
+        self._groups = [group_clouds(part.points, card.preprocessing) for part in (split.train, split.test)]
+        backbone = fused_backbone(network.backbone)  # the same numbers, sooner
+        source = Source(card.name, backbone, card.preprocessing, tuple(card.budgets), card.budget)
+        features = [pooled_features(source, groups) for groups in self._groups]
+        self._strengths = [choose_strength("linear", features[0], self._labels[0], seed) for seed in range(seeds)]
+        self.accuracy = self._accuracy(*features)
+
+    def _accuracy(self, train: np.ndarray, test: np.ndarray) -> float:
+        from foundry_core.evaluation.probe import probe_of_strength
+
+        scores = {
+            strength: probe_of_strength("linear", train, self._labels[0], strength).score(test, self._labels[1])
+            for strength in set(self._strengths)
+        }
+        return 100.0 * float(np.mean([scores[strength] for strength in self._strengths]))
+
+    def of(self, session: Session) -> float:
+        """Percent of test shapes that the features of a graph are told right by, the mean over the seeds."""
+        return self._accuracy(*(session_features(session, groups) for groups in self._groups))
 
 
-def session_features(session: Session, card: ModelCard, clouds) -> np.ndarray:
-    """Mean and maximum over the token features of a graph: float32 [M,2d] for clouds [M,P,3]."""
-    size = card.preprocessing
+def accuracy_drop(session: Session, network: Perception, card: ModelCard, shapes: ShapeSet, seeds: int = 3) -> float:
+    """Points of accuracy that a linear probe loses by the exported form, see :class:`Probes`."""
+    probes = Probes(network, card, shapes, seeds)
+    return probes.accuracy - probes.of(session)
+
+
+def session_features(session: Session, groups) -> np.ndarray:
+    """Mean and maximum over the token features of a graph: float32 [M,2d] for M clouds cut into patches."""
     rows = []
-    for start in range(0, len(clouds), 16):
-        points = np.stack([geometry.prepare(cloud, size.points)[0] for cloud in clouds[start : start + 16]])
-        centers, neighborhoods = geometry.group_batch(points, size.groups, size.neighbors)
-        tokens = session.run({"centers": centers, "neighborhoods": neighborhoods}, ["tokens"])["tokens"]
+    for centers, neighborhoods, _ in groups.batches():
+        inputs = {"centers": centers.numpy(), "neighborhoods": neighborhoods.numpy()}
+        tokens = session.run(inputs, ["tokens"])["tokens"]
         rows.append(np.concatenate([tokens.mean(axis=1), tokens.max(axis=1)], axis=1))
     return np.concatenate(rows)

@@ -76,24 +76,36 @@ def export_model(
         model = quantize(model, card)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder)
-        files = _write(draft, format, precision, serialize(model, card, precision), card, names[0])
+        files = write_graph(draft, format, precision, serialize(model, card, precision), card, names[0])
         session = open_session(draft, RUNTIME[format], precision)
         differences, cosine = agreement(session, network, card)
-        worst = max(differences.values())
-        if precision == "fp32" and worst > TOLERANCE:
-            raise InputError(f"{directory}: the exported graph differs from torch by {worst:.1e}; report this model")
-        if cosine < MIN_COSINE:
-            raise InputError(
-                f"{directory}: {precision}: token cosine to torch {cosine:.5f}, below {MIN_COSINE}; take fp32"
-            )
+        if reason := disagreement(precision, differences, cosine):
+            raise InputError(f"{directory}: {reason}")
         drop = None if check is None else accuracy_drop(session, network, card, load_shapes(check))
-        if drop is not None and drop > MAX_DROP:
-            raise InputError(f"{check}: {precision}: probe accuracy drops by {drop:.2f} points, above {MAX_DROP}")
+        if reason := loss(precision, drop):
+            raise InputError(f"{check}: {reason}")
         target.mkdir(parents=True, exist_ok=True)
         for name in files:
             write_atomically(target / name, (draft / name).read_bytes())
     write_card(target, card_there)
     return Export([target / name for name in files], differences, cosine, drop)
+
+
+def disagreement(precision: Precision, differences: dict[str, float], cosine: float) -> str:
+    """Why a form that differs so from torch is refused; empty where it is not."""
+    worst = max(differences.values())
+    if precision == "fp32" and worst > TOLERANCE:
+        return f"the exported graph differs from torch by {worst:.1e}; report this model"
+    if cosine < MIN_COSINE:
+        return f"{precision}: token cosine to torch {cosine:.5f}, below {MIN_COSINE}; take fp32"
+    return ""
+
+
+def loss(precision: Precision, drop: float | None) -> str:
+    """Why a form that loses so many points of probe accuracy is refused; empty where it is not."""
+    if drop is None or drop <= MAX_DROP:
+        return ""
+    return f"{precision}: probe accuracy drops by {drop:.2f} points, above {MAX_DROP}"
 
 
 def _card_there(target: Path, card: ModelCard) -> ModelCard:
@@ -107,7 +119,10 @@ def _card_there(target: Path, card: ModelCard) -> ModelCard:
     return card
 
 
-def _write(draft: Path, format: Format, precision: Precision, data: bytes, card: ModelCard, name: str) -> list[str]:
+def write_graph(
+    draft: Path, format: Format, precision: Precision, data: bytes, card: ModelCard, name: str
+) -> list[str]:
+    """Write a serialized ONNX graph in its format to the folder ``draft`` as ``name``; the names of the files."""
     if format == "onnx":
         (draft / name).write_bytes(data)
         return [name]

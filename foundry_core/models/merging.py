@@ -18,19 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundry_core.models.schedule import schedule
 from foundry_core.models.teacher import Teacher
 from foundry_core.models.transformer import Attention
 
 Match = Callable[[Tensor, int, float], Tensor]
-
-
-def schedule(groups: int, supertokens: int, depth: int) -> list[int]:
-    """Tokens left after each block: an even decline, no steeper at the end than halving, where that can be had."""
-    left = [supertokens] * depth
-    for block in range(depth - 2, -1, -1):
-        even = groups - round((groups - supertokens) * (block + 1) / depth)
-        left[block] = max(min(even, 2 * left[block + 1]), supertokens)
-    return left
 
 
 def _normalized_pairs(keys: Tensor) -> Tensor:

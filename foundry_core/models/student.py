@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from foundry_core.card import Architecture
+from foundry_core.models.gate import BypassGate, Gated, encode_both
 from foundry_core.models.supertokens import Assignment, FromSupertokens, SupertokenAssignment, Upsampling
 from foundry_core.models.tokenizer import PositionEmbedding, Tokenizer
 from foundry_core.models.transformer import Encoder, init_weights
@@ -21,6 +22,7 @@ class Encoded:
         tokens: [B,G,d] of its own tokenizer; positions: [B,G,d].
         supertokens: [B,s,d], after the blocks.
         assignment: which supertoken each token goes to; spread: [B,G,s], the A of A S.
+        gated: tokens that by-passed the supertokens, of a student with a gate.
     """
 
     tokens: Tensor
@@ -28,6 +30,7 @@ class Encoded:
     supertokens: Tensor
     assignment: Assignment
     spread: Tensor
+    gated: Gated | None = None
 
 
 class Student(nn.Module):
@@ -47,6 +50,7 @@ class Student(nn.Module):
         self.encoder.apply(init_weights)
         self.assignment = SupertokenAssignment(supertokens, encoder.width)
         self.upsampling = Upsampling(supertokens, encoder.width, encoder.heads, out)
+        self.gate = BypassGate(supertokens, encoder.width, out) if supertokens.gate else None
         self.from_supertokens = FromSupertokens(encoder.width, out) if supertokens.alone else None
 
     def encode(
@@ -72,16 +76,26 @@ class Student(nn.Module):
         encoded = []
         for budget in budgets:
             assignment = self.assignment.assign(tokens + positions, centers, budget, temperature)
-            merged, merged_centers = self.assignment.merge(tokens, centers, assignment)
-            supertokens = self.encoder(merged, self.position(merged_centers))  # (B, s, d)
+            gated = self.gate(tokens + positions, temperature) if self.gate else None
+            merging = 1 - gated.open if gated else None
+            merged, merged_centers = self.assignment.merge(tokens, centers, assignment, merging)
+            merged_positions = self.position(merged_centers)  # (B, s, d)
+            if gated:
+                supertokens, features = encode_both(
+                    self.encoder, merged, merged_positions, tokens, positions, gated.open
+                )
+                gated = replace(gated, features=features)
+            else:
+                supertokens = self.encoder(merged, merged_positions)  # (B, s, d)
             spread = assignment.soft if soft else assignment.hard
-            encoded.append(Encoded(tokens, positions, supertokens, assignment, spread))
+            encoded.append(Encoded(tokens, positions, supertokens, assignment, spread, gated))
         return encoded
 
     def rebuild(self, encoded: Encoded, supertokens: Tensor | None = None) -> Tensor:
         """The teacher's token features [B,G,d_teacher]; from other ``supertokens`` [B,s,d] where they are given."""
         supertokens = encoded.supertokens if supertokens is None else supertokens
-        return self.upsampling(encoded.tokens, encoded.positions, supertokens, encoded.spread)
+        rebuilt = self.upsampling(encoded.tokens, encoded.positions, supertokens, encoded.spread)
+        return self.gate.rebuilt(encoded.gated, rebuilt) if self.gate else rebuilt
 
     def forward(self, centers: Tensor, neighborhoods: Tensor, budget: int | None = None) -> dict[str, Tensor]:
         """Rebuild the teacher's token features with the first ``budget`` supertokens, all of them by default."""

@@ -115,14 +115,21 @@ class SupertokenAssignment(nn.Module):
         owner = torch.cdist(centers, centers[:, :budget]).argmin(dim=-1)
         return F.one_hot(owner, budget).to(embedded.dtype)
 
-    def merge(self, tokens: Tensor, centers: Tensor, assignment: Assignment) -> tuple[Tensor, Tensor]:
+    def merge(
+        self, tokens: Tensor, centers: Tensor, assignment: Assignment, merging: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Average the tokens of each supertoken and add what it has learned.
+
+        Args:
+            merging: [B,G], 0 for tokens that take no part.
 
         Returns:
             supertokens [B,s,d], and their centres [B,s,3]: means of the centres assigned to them, the origin where
             there are none.
         """
         weight = assignment.hard if self.config.merge == "hard" else assignment.soft
+        if merging is not None:
+            weight = weight * merging[..., None]
         total = weight.detach().sum(dim=1, keepdim=True) if self.config.merge == "hard" else weight.sum(1, keepdim=True)
         share = (weight / total.clamp(min=1.0 if self.config.merge == "hard" else 1e-6)).transpose(1, 2)  # (B, s, G)
         merged = torch.bmm(share, self.value(tokens).float()) + self.supertokens[: share.shape[1]]

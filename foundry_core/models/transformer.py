@@ -20,13 +20,16 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+    def forward(self, queries: Tensor, context: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Answers [B,Q,d]; nobody sees those of the context that are ``hidden``, bool [B,C]."""
         b, q, d = queries.shape
         c = context.shape[1]
         query = self.query(queries).view(b, q, self.heads, d // self.heads).transpose(1, 2)  # (B, H, Q, d/H)
         key, value = self.key_value(context).view(b, c, 2, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         # written out: at tens of tokens the fused kernel is slower on a CPU, in the backward pass above all
         scores = (query * (d // self.heads) ** -0.5) @ key.transpose(-1, -2)  # (B, H, Q, C)
+        if hidden is not None:
+            scores = scores.masked_fill(hidden[:, None, None], float("-inf"))
         x = scores.softmax(dim=-1).to(value.dtype) @ value  # (B, H, Q, d/H)
         return self.out(x.transpose(1, 2).reshape(b, q, d))
 
@@ -52,9 +55,9 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         y = self.attention_norm(x)
-        x = x + self.attention(y, y)
+        x = x + self.attention(y, y, hidden)
         return x + self.mlp(self.mlp_norm(x))
 
 
@@ -70,14 +73,14 @@ class Encoder(nn.Module):
     def from_config(cls, config: EncoderConfig) -> Encoder:
         return cls(config.width, config.depth, config.heads, config.mlp_ratio)
 
-    def outputs(self, tokens: Tensor, positions: Tensor) -> Iterator[Tensor]:
-        """Tokens [B,T,d] after each of the blocks, before the final norm."""
+    def outputs(self, tokens: Tensor, positions: Tensor, hidden: Tensor | None = None) -> Iterator[Tensor]:
+        """Tokens [B,T,d] after each block, before the final norm; none sees a ``hidden`` one, bool [B,T]."""
         for block in self.blocks:
-            tokens = block(tokens + positions)
+            tokens = block(tokens + positions, hidden)
             yield tokens
 
-    def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        for output in self.outputs(tokens, positions):
+    def forward(self, tokens: Tensor, positions: Tensor, hidden: Tensor | None = None) -> Tensor:
+        for output in self.outputs(tokens, positions, hidden):
             tokens = output
         return self.norm(tokens)
 

@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from foundry_core.card import load_card
 from foundry_core.runtime.bench_worker import THREAD_VARIABLES, Spec
-from foundry_core.runtime.macs import macs
 
 AT_ONCE = 16  # processes that hold their models in memory together
 
@@ -33,7 +31,7 @@ class _Worker:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
         self.failure = ""
         self.rounds: list[dict[str, Any]] = []
-        self.load_s = (self._answer() or {}).get("load_s")
+        self.loaded = self._answer() or {}
 
     def _answer(self) -> dict[str, Any] | None:
         line = self._process.stdout.readline()
@@ -58,7 +56,7 @@ class _Worker:
         self._process.stderr.close()
 
     def row(self) -> dict[str, Any]:
-        spec, card = self.spec, load_card(self.spec.directory, verify=False)
+        spec = self.spec
         columns = {
             key: np.concatenate([np.asarray(item[key]) for item in self.rounds])
             for key in ("geometry_ms", "network_ms", "cpu_s")
@@ -72,7 +70,7 @@ class _Worker:
             "outputs": list(spec.outputs),
             "threads": spec.threads,
             "batch": spec.batch,
-            "points": card.preprocessing.points,
+            "points": self.loaded["points"],
             "p50_ms": _percentile(total, 50),
             "p95_ms": _percentile(total, 95),
             "network_p50_ms": _percentile(columns["network_ms"], 50),
@@ -80,13 +78,13 @@ class _Worker:
             "network_min_ms": round(float(columns["network_ms"].min()), 4),
             "geometry_p50_ms": _percentile(columns["geometry_ms"], 50),
             "rss_mb": round(max(item["rss_mb"] for item in self.rounds), 1),
-            "params": card.parameters,
-            "macs": macs(card, spec.budget, spec.outputs),
-            "load_s": round(float(self.load_s), 4),
+            "params": self.loaded["params"],
+            "macs": self.loaded["macs"],
+            "load_s": round(float(self.loaded["load_s"]), 4),
             "cpu_s_per_cloud": round(float(np.median(columns["cpu_s"])) / spec.batch, 6),
             "runs": len(total),
         }
-        return row
+        return row | ({"axis": spec.axis, "value": spec.value} if spec.axis else {})
 
 
 def _percentile(values: np.ndarray, percent: float) -> float:
@@ -122,6 +120,7 @@ def run_benchmark(
             spec = worker.spec
             if worker.failure:
                 where = f"{spec.model}, {spec.runtime}, {spec.precision}, budget {spec.budget}, batch {spec.batch}"
+                where += f", {spec.axis} {spec.value}" if spec.axis else ""
                 failures.append(f"{where}: {worker.failure}")
             else:
                 rows.append(worker.row())

@@ -36,6 +36,11 @@ class Spec:
             ``gemm``: nothing but its matrix products, in float32.
         budget: supertokens; None for a teacher.
         outputs: of the graph, for example ("tokens",).
+        peer: what it is other than a model directory: ``tome``, a teacher whose tokens merge to ``budget``;
+            ``pointnet``; or ``point-mae``, the original code.
+        at_once: of the batch's clouds, how many go through the network together; 0: all.
+        sweep: points of a whole sweep that is perceived in place of a batch of clouds; 0: none.
+        axis, value: what a scaling row is measured along, and where on it.
     """
 
     model: str
@@ -46,6 +51,11 @@ class Spec:
     threads: int
     batch: int
     outputs: tuple[str, ...] = ("tokens",)
+    peer: str = ""
+    at_once: int = 0
+    sweep: int = 0
+    axis: str = ""
+    value: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -54,6 +64,24 @@ class Spec:
     def from_json(cls, text: str) -> Spec:
         values = json.loads(text)
         return cls(**{**values, "outputs": tuple(values["outputs"])})
+
+
+@dataclass
+class Subject:
+    """What is timed.
+
+    Attributes:
+        prepare: clouds [n,3] to the inputs of the network: its time is that of the geometry.
+        run: the network.
+        points: that a cloud has, before it is prepared.
+        params: weights; macs: multiply-accumulate operations for one cloud.
+    """
+
+    prepare: Callable[[list[np.ndarray]], dict[str, np.ndarray]]
+    run: Run
+    points: int
+    params: int
+    macs: int
 
 
 def clouds(count: int, points: int, seed: int = 0) -> list[np.ndarray]:
@@ -74,8 +102,23 @@ def group(card, batch: list[np.ndarray], parts: bool) -> dict[str, np.ndarray]:
     return {name: made[name] for name in ("centers", "neighborhoods", *names)}
 
 
-def open_subject(spec: Spec, card) -> Run:
-    """The function that is timed."""
+def open_subject(spec: Spec) -> Subject:
+    """The subject of a configuration, loaded and ready."""
+    if spec.peer in ("pointnet", "point-mae"):
+        module = {"pointnet": "foundry_core.runtime.bench_pointnet", "point-mae": "foundry_core.export.bench_point_mae"}
+        return importlib.import_module(module[spec.peer]).open_peer(spec)
+    from foundry_core.card import load_card
+    from foundry_core.runtime.macs import macs, merging_products, total
+
+    card = load_card(spec.directory, verify=False)
+    size, parts = card.preprocessing, "part_logits" in spec.outputs
+    merged = spec.peer == "tome"
+    operations = total(merging_products(card, spec.budget)) if merged else macs(card, spec.budget, spec.outputs)
+    run = _network(spec, card, None if merged else spec.budget)
+    return Subject(lambda batch: group(card, batch, parts), run, size.points, card.parameters, operations)
+
+
+def _network(spec: Spec, card, budget: int | None) -> Run:
     if spec.runtime == "gemm":
         return importlib.import_module("foundry_core.export.bench_gemm").open_products(spec, card)
     if spec.runtime.startswith("torch"):
@@ -83,17 +126,24 @@ def open_subject(spec: Spec, card) -> Run:
     from foundry_core.runtime.session import open_session
 
     session = open_session(spec.directory, spec.runtime, spec.precision, spec.threads, spec.outputs)
-    return lambda inputs: session.run(inputs, spec.outputs, spec.budget)
+
+    def run(inputs: Mapping[str, np.ndarray]) -> None:
+        step = spec.at_once or spec.batch
+        for start in range(0, spec.batch, step):
+            part = inputs if step == spec.batch else {k: value[start : start + step] for k, value in inputs.items()}
+            session.run(part, spec.outputs, budget)
+
+    return run
 
 
-def measure(run: Run, card, spec: Spec, batch: list[np.ndarray], repeats: int) -> dict[str, list[float]]:
+def measure(subject: Subject, batch: list[np.ndarray], repeats: int) -> dict[str, list[float]]:
     """Milliseconds of sampling and grouping, and of the network, and CPU seconds of both, for every repeat."""
     rows: dict[str, list[float]] = {"geometry_ms": [], "network_ms": [], "cpu_s": []}
     for _ in range(repeats):
         busy, start = time.process_time(), time.perf_counter()
-        inputs = group(card, batch, "part_logits" in spec.outputs)
+        inputs = subject.prepare(batch)
         middle = time.perf_counter()
-        run(inputs)
+        subject.run(inputs)
         end = time.perf_counter()
         rows["geometry_ms"].append(1e3 * (middle - start))
         rows["network_ms"].append(1e3 * (end - middle))
@@ -112,19 +162,24 @@ def peak_memory_mb() -> float:
 
 def main(text: str) -> None:
     from foundry_core import geometry
-    from foundry_core.card import load_card
 
     spec = Spec.from_json(text)
-    card = load_card(spec.directory, verify=False)
     geometry.warm_up()
-    batch = clouds(spec.batch, card.preprocessing.points)
     start = time.perf_counter()
-    run = open_subject(spec, card)
+    if spec.sweep:
+        from foundry_core.runtime.bench_sweep import open_sweep
+
+        subject = open_sweep(spec)
+        batch = []
+    else:
+        subject = open_subject(spec)
+        batch = clouds(spec.batch, subject.points)
     load = time.perf_counter() - start
-    measure(run, card, spec, batch, WARM_UP)
-    print(json.dumps({"load_s": load}), flush=True)
+    measure(subject, batch, WARM_UP)
+    known = {"points": subject.points, "params": subject.params, "macs": subject.macs}
+    print(json.dumps({"load_s": load, **known}), flush=True)
     for line in sys.stdin:
-        rows = measure(run, card, spec, batch, int(line))
+        rows = measure(subject, batch, int(line))
         print(json.dumps({**rows, "rss_mb": peak_memory_mb()}), flush=True)
 
 

@@ -15,7 +15,7 @@ from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.objects import UNKNOWN, Object, Perception, Prediction
 from foundry_core.runtime.parts import part_labels
-from foundry_core.runtime.session import check_budget, open_session
+from foundry_core.runtime.session import Precision, Runtime, Session, check_budget, open_session
 from foundry_core.runtime.transfer import ClassAnswers, TransferHead
 from foundry_core.scene.config import SceneConfig
 from foundry_core.scene.segment import find_segments
@@ -54,6 +54,8 @@ class HeadPerceiver:
         category: str | None = None,
         tokens: Tokens | None = None,
         threads: int = 1,
+        runtime: Runtime = "onnxruntime",
+        precision: Precision = "fp32",
     ) -> None:
         directory = find_model(model)
         self.card: ModelCard = load_card(directory)
@@ -65,7 +67,7 @@ class HeadPerceiver:
             self._take(TransferHead(place), tokens is not None)
         self.category = category
         self._check_category()
-        self._tokens = tokens or self._graph(directory, threads)
+        self._tokens = tokens or self._graph(open_session(directory, runtime, precision, threads, ["tokens"]))
 
     def _take(self, head: TransferHead, inner: bool) -> None:
         head.card.require_fit(self.card, head.directory)
@@ -87,8 +89,7 @@ class HeadPerceiver:
             known = ", ".join(self.parts.card.classes) or "none"
             raise InputError(f"--category {self.category}: not known to {self.parts.directory}; it has {known}")
 
-    def _graph(self, directory: Path, threads: int) -> Tokens:
-        session = open_session(directory, threads=threads, outputs=["tokens"])
+    def _graph(self, session: Session) -> Tokens:
         session.check(self.card)
         budget = self.budget if self.card.budgets else None
         return lambda centers, neighborhoods: session.run(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from foundry_core.card import EncoderConfig, ModelCard
+from foundry_core.models.schedule import schedule
 
 _HEAD_QUERIES, _HEAD_VALUES, _HEAD_HIDDEN = 8, 64, 384  # as in foundry_core.models.heads
 
@@ -50,19 +51,39 @@ def products(card: ModelCard, budget: int | None, outputs: Iterable[str]) -> lis
 
 def macs(card: ModelCard, budget: int | None, outputs: Iterable[str]) -> int:
     """Multiply-accumulate operations for one cloud."""
-    return sum(p.rows * p.inner * p.columns * p.count for p in products(card, budget, outputs))
+    return total(products(card, budget, outputs))
+
+
+def merging_products(card: ModelCard, supertokens: int) -> list[Product]:
+    """Every product of a teacher whose tokens merge to so many (ToMe), in the inference form."""
+    encoder, g = card.architecture.encoder, card.preprocessing.groups
+    d, size = encoder.width, encoder.width // encoder.heads
+    hidden = int(d * encoder.mlp_ratio)
+    found = [*_tokenizer(card), *position_products(g, encoder)]
+    n = g
+    for left in schedule(g, min(supertokens, g), encoder.depth):
+        found += attention_products(n, encoder)
+        while n > left:
+            kept = n - min(n - left, n // 2)
+            found.append(Product(n // 2, size, n - n // 2, weight=False))
+            found.append(Product(kept, n, 2 * d + size + 1, weight=False))
+            if n < g:
+                found.append(Product(g, n, kept, weight=False))
+            n = kept
+        found += [Product(n, d, hidden), Product(n, hidden, d)]
+    return found if n == g else [*found, Product(g, n, d, weight=False)]
+
+
+def total(found: Iterable[Product]) -> int:
+    """Multiply-accumulate operations of products."""
+    return sum(p.rows * p.inner * p.columns * p.count for p in found)
 
 
 def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     architecture = card.architecture
-    encoder, tokenizer, d = architecture.encoder, architecture.tokenizer, architecture.encoder.width
+    encoder, d = architecture.encoder, architecture.encoder.width
     g = card.preprocessing.groups
-    rows = g * -(-card.preprocessing.neighbors // tokenizer.stride)
-    yield Product(rows, 3, tokenizer.first)
-    yield Product(rows, tokenizer.first, tokenizer.second)
-    yield Product(g, tokenizer.second, tokenizer.third)
-    yield Product(rows, tokenizer.first, tokenizer.third)
-    yield Product(g if tokenizer.pool == "before" else rows, tokenizer.third, d)
+    yield from _tokenizer(card)
     yield from position_products(g, encoder)
     if architecture.supertokens is None or budget is None:
         yield from block_products(g, encoder)
@@ -77,7 +98,14 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     yield Product(s, g, d + 3, weight=False)
     yield Product(s, d, d)
     yield from position_products(s, encoder)
-    yield from block_products(s, encoder)
+    gate = architecture.supertokens.gate
+    passing = round(g * architecture.supertokens.bypass) if gate else 0  # as many as the gate was told to let by
+    yield from block_products(s + passing, encoder)
+    if gate:
+        yield Product(g, d, gate)
+        yield Product(g, gate, 1)
+        yield Product(passing, d, 2 * d)
+        yield Product(passing, 2 * d, architecture.token_width)
     if "cross-attention" in architecture.supertokens.upsampling:
         yield Product(s, d, 2 * d)
         yield Product(s, size, 2 * d + 1, heads, weight=False)
@@ -92,20 +120,37 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     yield Product(g, half, architecture.token_width)
 
 
+def _tokenizer(card: ModelCard) -> Iterator[Product]:
+    tokenizer, g = card.architecture.tokenizer, card.preprocessing.groups
+    rows = g * -(-card.preprocessing.neighbors // tokenizer.stride)
+    yield Product(rows, 3, tokenizer.first)
+    yield Product(rows, tokenizer.first, tokenizer.second)
+    yield Product(g, tokenizer.second, tokenizer.third)
+    yield Product(rows, tokenizer.first, tokenizer.third)
+    yield Product(g if tokenizer.pool == "before" else rows, tokenizer.third, card.architecture.encoder.width)
+
+
 def position_products(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
     """Of the position embedding of so many tokens."""
     yield Product(tokens, 3, encoder.position_hidden)
     yield Product(tokens, encoder.position_hidden, encoder.width)
 
 
+def attention_products(tokens: int, encoder: EncoderConfig) -> list[Product]:
+    """Of the attention of one transformer block on so many tokens."""
+    d, size = encoder.width, encoder.width // encoder.heads
+    return [
+        Product(tokens, d, 3 * d),
+        Product(tokens, size, tokens, encoder.heads, weight=False),
+        Product(tokens, tokens, size, encoder.heads, weight=False),
+        Product(tokens, d, d),
+    ]
+
+
 def block_products(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:
     """Of the transformer blocks on so many tokens."""
-    d, size = encoder.width, encoder.width // encoder.heads
-    hidden = int(d * encoder.mlp_ratio)
+    d, hidden = encoder.width, int(encoder.width * encoder.mlp_ratio)
     for _ in range(encoder.depth):
-        yield Product(tokens, d, 3 * d)
-        yield Product(tokens, size, tokens, encoder.heads, weight=False)
-        yield Product(tokens, tokens, size, encoder.heads, weight=False)
-        yield Product(tokens, d, d)
+        yield from attention_products(tokens, encoder)
         yield Product(tokens, d, hidden)
         yield Product(tokens, hidden, d)

@@ -60,6 +60,16 @@ def cut(model, outputs: Iterable[str], budget: int | None) -> None:
             model.remove_parameter(parameter)
 
 
+def properties(precision: Precision, threads: int) -> dict[str, int | str]:
+    """How a graph is compiled for the CPU."""
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+
+
 class OpenVinoSession(Session):
     """A graph in OpenVINO. Shapes are fixed before it is compiled, which makes it faster: one compiled graph for each
     set of outputs and each budget, run row by row."""
@@ -75,12 +85,7 @@ class OpenVinoSession(Session):
     ) -> None:
         require_openvino()
         self.path = find_graph(directory, "openvino", precision)
-        self._properties = {
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-        }
+        self._properties = properties(precision, threads)
         self._core = openvino.Core()
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InputError("bf16: this CPU has no bfloat16 instructions; take fp32 or int8")

@@ -44,6 +44,7 @@ class PerceiverConfig(Settings):
     unknown_threshold: float | None = Field(
         None, ge=0, le=1, description="below this probability the answer is unknown; not set: the model's own threshold"
     )
+    classes: str = Field("", description="classes that can occur here, separated by commas; empty: all of the model's")
     deadline_ms: float | None = Field(
         None, gt=0, description="ms to answer a cloud in: it decides each object's supertokens, far ones stay unknown"
     )
@@ -93,6 +94,7 @@ class Perceiver:
         self.session.check(self.card)
         self._head = self.card.heads.objects
         self._threshold = self._threshold_of(self.config)
+        self._possible = self._possible_classes(self.config)
         self._allowed = self._allowed_parts()
         self._largest = np.array([self._head.largest_m.get(name, np.inf) for name in self._head.classes])  # (C,)
         geometry.warm_up()
@@ -101,16 +103,24 @@ class Perceiver:
     def _threshold_of(self, config: PerceiverConfig) -> float:
         return self._head.unknown_threshold if config.unknown_threshold is None else config.unknown_threshold
 
+    def _possible_classes(self, config: PerceiverConfig) -> np.ndarray:
+        """Which classes can occur, bool [C]; ``other`` always can."""
+        named = {name.strip() for name in config.classes.split(",")} - {""}
+        if strange := sorted(named - set(self._head.classes)):
+            raise InputError(f"classes: '{strange[0]}' is none of the model's: {', '.join(self._head.classes)}")
+        return np.array([not named or name in named or name == OTHER for name in self._head.classes])
+
     def reconfigure(self, config: PerceiverConfig, budget: int | None = None) -> None:
         """Take other settings over, between two clouds; the session's (runtime, precision, threads) must be the same.
 
         Raises:
-            InputError: another session would be needed, or the card does not have the budget.
+            InputError: another session would be needed, or the card does not have the budget or a class.
         """
         for name in ("runtime", "precision", "threads"):
             if getattr(config, name) != getattr(self.config, name):
                 raise InputError(f"{name}: is fixed for a loaded model; load it again")
         check_budget(self.card, budget)
+        self._possible = self._possible_classes(config)
         most = budget or max(self.card.budgets, default=1)
         if most != self._most:
             self._controller = None
@@ -223,7 +233,8 @@ class Perceiver:
             marks.append(time.perf_counter())
             outputs = self.session.run(inputs, self._outputs, budget)
             marks.append(time.perf_counter())
-            probabilities = _softmax(outputs["class_logits"].astype(np.float64) / self._head.temperature)  # (B, C)
+            logits = outputs["class_logits"].astype(np.float64) / self._head.temperature  # (B, C)
+            probabilities = _softmax(np.where(self._possible, logits, -np.inf))
             if diagonals is not None:
                 probabilities = self._of_plausible_size(probabilities, diagonals[start : start + len(batch)])
             features = pooled(outputs["tokens"])

@@ -7,10 +7,8 @@ Compilation takes tens of seconds, and a hundred megabytes that a process keeps:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -19,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import foundry_core
+from foundry_core.children import end_with_parent
 from foundry_core.files import write_atomically
 
 _PATIENCE_S = 600.0
@@ -68,14 +67,9 @@ def precompile() -> bool:
     return True
 
 
-def _end_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def main() -> None:
     """Fill numba's cache and leave the stamp."""
-    _end_with_parent()
+    end_with_parent()
     compile_kernels()
     with contextlib.suppress(OSError):  # a home that cannot be written: the next start asks again
         _stamp().parent.mkdir(parents=True, exist_ok=True)

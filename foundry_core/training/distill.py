@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, Training, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
+from foundry_core.models.gate import over_budget
 from foundry_core.models.heads import Perception, pool
 from foundry_core.models.registry import load_model
 from foundry_core.models.student import Encoded, Student
@@ -118,6 +119,8 @@ class Distillation:
         if weights.supertokens:
             read = self.module["reader"](pool(encoded.supertokens))
             losses["supertokens"] = smooth_l1(read / deviation, pooled / deviation)
+        if encoded.gated is not None:
+            losses["gate"] = over_budget(encoded.gated.probability, self.student.architecture.supertokens.bypass)
         if weights.usage:
             several = encoded.assignment.soft.shape[-1] > 1
             losses["usage"] = usage_shortfall(encoded.assignment.soft) if several else rebuilt.new_zeros(())
@@ -128,6 +131,8 @@ class Distillation:
             "token_std": seen.std(dim=(0, 1)).mean(),
             "unused": 1 - (encoded.assignment.hard.detach().round().sum(dim=1) > 0).float().mean(),
         }
+        if encoded.gated is not None:
+            statistics["bypass"] = encoded.gated.open.detach().round().mean()
         if self.student.from_supertokens is not None:
             alone = self.student.from_supertokens(encoded.spread, encoded.supertokens).float()
             statistics["r2_alone"] = r_squared(alone.detach(), target)
@@ -156,6 +161,8 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
         raise InputError(f"{source}: losses: all are zero; give one of them a weight")
     if bool(weights.alone) != architecture.supertokens.alone:
         raise InputError(f"{source}: losses.alone: needs architecture.supertokens.alone, and only with it")
+    if bool(weights.gate) != bool(architecture.supertokens.gate):
+        raise InputError(f"{source}: losses.gate: needs architecture.supertokens.gate, and only with it")
     width = teacher.architecture.token_width
     if weights.tokenizer and architecture.encoder.width != teacher.architecture.encoder.width:
         raise InputError(f"{source}: losses.tokenizer: the teacher's tokens are not as wide; leave it out")

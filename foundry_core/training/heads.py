@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foundry_core.card import Heads, Metric, ModelCard, ObjectHead, PartHead, TrainingData
 from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES, make_shape
 from foundry_core.evaluation.matching import mean_part_iou
+from foundry_core.evaluation.uncertainty import ece, log_softmax
 from foundry_core.export.rewrite import for_inference
 from foundry_core.head_card import fingerprint
 from foundry_core.models.heads import Perception
@@ -144,11 +145,11 @@ def train_heads(
     frozen = for_inference(network).backbone  # the same numbers, faster
     # learned at every budget of an elastic student, the larger the more often; judged at the one that it runs with
     learned = [budget for rank, budget in enumerate(sorted(card.budgets), 1) for _ in range(rank)]
-    judged = [card.budget] if card.budget else []
+    deployed = [card.budget] if card.budget else []
     with first_alone():  # the others read what the first has simulated
         sightings, unseen = (draw(config, size.points, held_out, cache) for held_out in (False, True))
     train = FeatureBank.extract(frozen, sightings, size, learned)
-    held_out = FeatureBank.extract(frozen, unseen, size, judged)
+    held_out = FeatureBank.extract(frozen, unseen, size, deployed)
     task = HeadTraining(config, network)
     run = Run(out, task, config.loop, config, minutes)
     run.train(lambda step: task.batches(train, run.share, step), f"heads of {config.name}")
@@ -156,12 +157,14 @@ def train_heads(
         return card
     network.eval()
     logits = class_logits(network, held_out)
-    heads = heads.model_copy(update={"objects": _calibrated(heads.objects, config, train, held_out, logits)})
+    judged = _judged(heads.objects, config, train, held_out, logits)
+    every = np.arange(len(held_out))
+    heads = heads.model_copy(update={"objects": _calibrated(heads.objects, config, train, held_out, logits, every)})
     card = card.model_copy(
         update={
             "name": config.name,
             "heads": heads,
-            "metrics": [*card.metrics, *_metrics(network, held_out, logits, heads.objects)],
+            "metrics": [*card.metrics, *_metrics(network, held_out, *judged)],
             "training": [
                 *card.training,
                 run.record(
@@ -178,36 +181,61 @@ def train_heads(
 
 
 def _calibrated(
-    head: ObjectHead, config: HeadConfig, train: FeatureBank, held_out: FeatureBank, logits: Tensor
+    head: ObjectHead, config: HeadConfig, train: FeatureBank, held_out: FeatureBank, logits: Tensor, rows: np.ndarray
 ) -> ObjectHead:
-    """The head with temperature, size likelihood and unknown threshold, fitted on held-out data."""
-    temperature = fit_temperature(logits, held_out.label)
+    """The head with temperature, size likelihood and unknown threshold, fitted on these rows of the held-out data."""
+    label, diagonal = held_out.label.numpy()[rows], held_out.sightings.diagonal[rows]
+    temperature = fit_temperature(logits[rows], held_out.label[rows])
     sizes = size_likelihood(train.sightings.diagonal, train.sightings.label, head.classes)
-    log_probability = (logits / temperature).log_softmax(dim=1).numpy()
-    weight = fit_size_weight(log_probability, held_out.sightings.diagonal, held_out.label.numpy(), sizes, head.classes)
-    known = (held_out.label < len(CATEGORIES)).numpy()
+    log_probability = (logits[rows] / temperature).log_softmax(dim=1).numpy()
+    weight = fit_size_weight(log_probability, diagonal, label, sizes, head.classes)
     return head.model_copy(
         update={
             "temperature": temperature,
             "sizes": sizes.model_copy(update={"weight": weight}),
-            "unknown_threshold": fit_threshold(log_probability[known], config.reject),
+            "unknown_threshold": fit_threshold(log_probability[label < len(CATEGORIES)], config.reject),
         }
     )
 
 
-def _metrics(network: Perception, held_out: FeatureBank, logits: Tensor, head: ObjectHead) -> list[Metric]:
+def _halves(source: np.ndarray) -> list[np.ndarray]:
+    """Rows of two halves; sightings are in the order of their scenes, of which both halves have other ones."""
+    cut = [np.array_split(np.flatnonzero(source == number), 2) for number in (SHAPES, SCENES)]
+    return [np.concatenate([parts[half] for parts in cut]) for half in (0, 1)]
+
+
+def _judged(
+    head: ObjectHead, config: HeadConfig, train: FeatureBank, held_out: FeatureBank, logits: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log probabilities [M,C] without and with the size: each half as calibrated on the other one."""
+    plain, sized = np.empty(logits.shape), np.empty(logits.shape)
+    halves = _halves(held_out.sightings.source)
+    for judged, fitted in (halves, halves[::-1]):
+        if not len(fitted):  # a single sighting
+            fitted = judged
+        calibrated = _calibrated(head, config, train, held_out, logits, fitted)
+        plain[judged] = (logits[judged] / calibrated.temperature).log_softmax(dim=1).numpy()
+        size = log_likelihood(calibrated.sizes, held_out.sightings.diagonal[judged], head.classes)
+        sized[judged] = log_softmax(plain[judged] + size)
+    return plain, sized
+
+
+def _metrics(network: Perception, held_out: FeatureBank, plain: np.ndarray, sized: np.ndarray) -> list[Metric]:
     label = held_out.label.numpy()
     known = label < len(CATEGORIES)
-    log_probability = (logits / head.temperature).log_softmax(dim=1).numpy()
-    sized = log_probability + log_likelihood(head.sizes, held_out.sightings.diagonal, head.classes)
     metrics = []
     for number, name in ((SHAPES, "single shapes and views"), (SCENES, "segments of simulated sweeps")):
         rows = known & (held_out.sightings.source == number)
         if not rows.any():
             continue
-        for title, scores in (("class accuracy", log_probability), ("class accuracy, size known", sized)):
+        note = f"{int(rows.sum())} objects"
+        for title, scores in (("", plain), (", size known", sized)):
             value = round(100 * float((scores[rows].argmax(axis=1) == label[rows]).mean()), 2)
-            metrics.append(_metric(title, value, "percent", name, f"{int(rows.sum())} objects"))
+            metrics.append(_metric(f"class accuracy{title}", value, "percent", name, note))
+        every = held_out.sightings.source == number  # background, too
+        value = round(ece(sized[every], label[every]), 4)
+        note = f"{int(every.sum())} objects and others, 15 bins, each half as calibrated on the other"
+        metrics.append(_metric("calibration error (ECE), size known", value, "", name, note))
     iou = instance_iou(network, held_out)
     note = f"mean over {len(iou)} objects; parts restricted to the true class"
     metrics.append(_metric("part instance mIoU", round(100 * float(iou.mean()), 2), "percent", "all sightings", note))

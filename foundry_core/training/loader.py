@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foundry_core import geometry
 from foundry_core.card import Preprocessing
+from foundry_core.children import end_with_parent
 from foundry_core.training.processes import Share
 
 
@@ -33,7 +34,9 @@ class _BatchesFrom(Sampler):
         return self.share.samples(self.step)
 
 
-def _one_thread(_worker: int) -> None:
+def start_worker(_worker: int) -> None:
+    """A worker has one thread, and ends with its trainer: blocked in a full pipe it would not notice by itself."""
+    end_with_parent()
     torch.set_num_threads(1)
 
 
@@ -55,7 +58,7 @@ def batches_from(dataset: Dataset, share: Share, step: int, workers: int) -> Ite
         batch_sampler=_BatchesFrom(share, step),
         num_workers=workers,
         collate_fn=_stack,
-        worker_init_fn=_one_thread,
+        worker_init_fn=start_worker,
         prefetch_factor=4 if workers else None,
         # its own: the loader must not draw from the generator that a checkpoint restores
         generator=torch.Generator(),

@@ -144,7 +144,7 @@ class Run:
         """Go on from the folder's checkpoint, if there is one; every process from the state of the first."""
         path, data = self.directory / CHECKPOINT, None
         if self.leads:
-            for torn in self.directory.glob(f".{CHECKPOINT}.*.tmp"):
+            for torn in self.directory.glob(".*.tmp"):
                 torn.unlink(missing_ok=True)  # of a run that was killed while it wrote
             data = path.read_bytes() if path.is_file() else None
         if world() > 1:

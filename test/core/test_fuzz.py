@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import numpy as np
@@ -78,9 +80,17 @@ def test_a_file_fault_is_found_and_made_small(monkeypatch):
 def test_the_guard_bounds_memory_and_time():
     with pytest.raises(MemoryError), guard.strict(64):
         np.ones(2**26)  # 512 MB
-    with pytest.raises(guard.Hang), guard.time_limit(0.05):
+    with pytest.raises(guard.Hang, match="CPU"), guard.time_limit(0.05):
         while True:
             pass
+
+
+def test_a_wait_for_the_processor_is_no_hang_but_one_for_ever_is():
+    with guard.time_limit(0.05):
+        time.sleep(0.3)  # as it is when others have the processor
+    with pytest.raises(guard.Hang, match="longer than 0.1 s"), guard.time_limit(60, wall=0.1):
+        time.sleep(60)
+    assert signal.getitimer(signal.ITIMER_PROF) == signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 CLOUD_OF_FIVE_MILLION = """

@@ -11,6 +11,8 @@ torch = pytest.importorskip("torch")
 from test_models import card, tiny_student  # noqa: E402
 
 from foundry_core.card import Heads, SizeLikelihood  # noqa: E402
+from foundry_core.data.procedural import CATEGORIES  # noqa: E402
+from foundry_core.data.procedural.vocabulary import part_id  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.runtime.sizes import log_likelihood  # noqa: E402
@@ -24,6 +26,7 @@ from foundry_core.training.calibration import (  # noqa: E402
 from foundry_core.training.config import HeadConfig  # noqa: E402
 from foundry_core.training.heads import CLASSES, train_heads  # noqa: E402
 from foundry_core.training.sighting_set import draw  # noqa: E402
+from foundry_core.training.sightings import as_seen  # noqa: E402
 
 CONFIG = {
     "name": "tiny",
@@ -53,9 +56,25 @@ def test_heads_learn_leave_the_backbone_alone_and_say_what_they_are(backbone, tm
     head = made.heads.objects
     assert head.classes == list(CLASSES) and made.heads.parts.hidden == 16
     assert head.sizes is not None and 0 < head.unknown_threshold < 1
-    assert {metric.name for metric in made.metrics} >= {"class accuracy", "part instance mIoU"}
+    assert {metric.name for metric in made.metrics} >= {
+        "class accuracy",
+        "calibration error (ECE), size known",
+        "part instance mIoU",
+    }
     rows = [json.loads(row) for row in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert rows[-1]["class_loss"] < rows[0]["class_loss"]
+
+
+def test_a_sign_whose_plate_is_not_seen_is_a_pole():
+    sign, pole = CATEGORIES.index("sign"), CATEGORIES.index("pole")
+    stem, plate = part_id("stem"), part_id("plate")
+    part = np.array([stem] * 97 + [plate] * 3, np.int16)
+    label, seen = as_seen(sign, part)
+    assert label == pole and (seen[:97] == stem).all() and (seen[97:] == -1).all()
+    part[50:97] = plate
+    assert as_seen(sign, part) == (sign, part)
+    other = CATEGORIES.index("table")
+    assert as_seen(other, part) == (other, part)
 
 
 def test_sightings_are_drawn_once_and_held_out_ones_are_others(tmp_path):

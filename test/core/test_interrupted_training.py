@@ -29,9 +29,9 @@ CONFIG = {
 }
 
 
-def train(folder: Path, option: str) -> subprocess.Popen:
+def train(folder: Path, option: str, **loop) -> subprocess.Popen:
     config = folder.parent / "config.yaml"
-    config.write_text(yaml.safe_dump(CONFIG))
+    config.write_text(yaml.safe_dump({**CONFIG, "loop": {**CONFIG["loop"], **loop}}))
     command = [sys.executable, "-m", "foundry_core.cli.main", "pretrain", "--config", str(config), option, str(folder)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -55,3 +55,29 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
     resumed = load_model(folder / "tiny")[0].state_dict()
     for name, value in expected.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_no_worker_outlives_a_killed_trainer(tmp_path):
+    # batches wait in a pipe that is full: a worker that writes into it never comes to ask for its parent
+    with train(tmp_path / "killed", "--out", batch=48, steps=100_000) as process:
+        log = tmp_path / "killed" / "log.jsonl"
+        deadline = time.monotonic() + 120
+        while not (log.is_file() and log.stat().st_size) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii")
+        workers = [int(pid) for pid in children.split()]
+        process.kill()
+        process.stdout.close()
+    assert workers
+    deadline = time.monotonic() + 20
+    while not all(map(is_gone, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(map(is_gone, workers))

@@ -158,6 +158,25 @@ def test_the_base_installation_has_no_torch(configuration):
     assert all(name.startswith("ros-") for name in ros)
 
 
+COLCON = """
+import setuptools
+from distutils.core import run_setup
+distribution = run_setup("setup.py", script_args=("--dry-run",), stop_after="config")
+skipped = {"cmdclass", "distclass", "ext_modules", "metadata", *distribution.display_option_names}
+print(repr({
+    key: value for key, value in vars(distribution).items()
+    if not key.startswith("_") and not callable(value) and key not in skipped
+}))
+"""
+
+
+def test_colcon_can_read_what_setuptools_makes_of_it():
+    """As colcon-python-setup-py does: whatever it finds must be plain values."""
+    said = subprocess.run([sys.executable, "-c", COLCON], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = ast.literal_eval(said.stdout.splitlines()[-1])
+    assert found["python_requires"] == ">=3.10" and len(found["data_files"]) > 5
+
+
 def test_packages_and_entry_point(configuration):
     found = set(
         setuptools.find_packages(ROOT, include=["foundry_core", "foundry_core.*", "foundry_ros", "foundry_ros.*"])

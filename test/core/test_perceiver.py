@@ -122,6 +122,19 @@ def test_threshold_of_the_card_and_of_the_settings(model):
     assert answer.label == "tall"
 
 
+def test_classes_that_cannot_occur_are_no_answer(model):
+    points = _box((0.85, 0.85, 1.1))
+    free = dict(Perceiver(model).classify([points])[0].top5)
+    assert max(free, key=free.get) == "tall"
+    perceiver = Perceiver(model, PerceiverConfig(classes=" flat"))
+    held = dict(perceiver.classify([points])[0].top5)
+    assert held["tall"] == 0 and held["flat"] == pytest.approx(free["flat"] / (free["flat"] + free["other"]))
+    perceiver.reconfigure(PerceiverConfig())
+    assert dict(perceiver.classify([points])[0].top5) == free
+    with pytest.raises(InputError, match="classes: 'mug' is none of the model's: .*flat"):
+        perceiver.reconfigure(PerceiverConfig(classes="flat, mug"))
+
+
 @pytest.mark.parametrize("count", [60, 128, 3000, 9000])
 def test_every_point_gets_a_part_that_its_class_can_have(model, count):
     perceiver = Perceiver(model)

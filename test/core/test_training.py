@@ -147,6 +147,15 @@ def test_elastic_students_learn_from_one_cache_of_teacher_features(tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 1  # one cache for every student
     with pytest.raises(InputError, match="losses.alone"):
         distill(parse(DistillConfig, {**values, "losses": {}}, "test"), tmp_path / "bad", cache=tmp_path / "cache")
+    supertokens = {**values["architecture"]["supertokens"], "gate": 8, "bypass": 0.25}
+    values["architecture"] = {**values["architecture"], "supertokens": supertokens}
+    with pytest.raises(InputError, match="losses.gate"):
+        distill(parse(DistillConfig, values, "test"), tmp_path / "bad", cache=tmp_path / "cache")
+    values["losses"] = {**values["losses"], "gate": 10.0}
+    values["loop"] = {**LOOP, "steps": 60, "batch": 8}
+    distill(parse(DistillConfig, values, "test"), tmp_path / "gated", cache=tmp_path / "cache")
+    last = json.loads((tmp_path / "gated" / "log.jsonl").read_text().splitlines()[-1])
+    assert 0 < last["bypass"] < 0.5 and last["gate"] >= 0
 
 
 def test_r_squared_of_known_cases():

@@ -19,10 +19,10 @@ from street_scene import street
 from tiny_model import write_tiny_model
 
 from foundry_ros.processes import Domain
-from fuzz import clouds
+from fuzz import clouds, guard
 
-#: s for the diagnostics to count what was sent
-_PATIENCE = 120.0
+#: s of the node's CPU time, and by the wall clock, for the diagnostics to count what was sent
+_PATIENCE, _BACKSTOP = 60.0, guard.BACKSTOP
 
 
 class Lost(AssertionError):
@@ -39,10 +39,19 @@ def _judged(figures: dict[str, str]) -> int:
     return sum(int(figures.get(key, 0)) for key in ("processed", "rejected"))
 
 
+def _cpu_seconds(node: psutil.Process) -> float:
+    try:
+        times = node.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
+
+
 def _settled(station: Any, process: Any, sent: int) -> dict[str, str]:
     """Wait until the node has received all that was sent, and has nothing left to do."""
-    deadline, figures = time.monotonic() + _PATIENCE, {}
-    while time.monotonic() < deadline:
+    node = psutil.Process(process.process.pid)
+    deadline, enough, figures = time.monotonic() + _BACKSTOP, _cpu_seconds(node) + _PATIENCE, {}
+    while time.monotonic() < deadline and _cpu_seconds(node) < enough:
         if not process.running():
             raise Lost(f"perception_node ended with {process.process.returncode}: {list(process._tail)}")
         figures = _figures(station)

@@ -20,20 +20,31 @@ def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+#: s by the wall clock after which anything counts as a hang, however busy the machine is
+BACKSTOP = 600.0
+
+
 @contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`Hang` in the main thread when the block takes longer."""
+def time_limit(seconds: float, wall: float = BACKSTOP) -> Iterator[None]:
+    """Raise :class:`Hang` in the main thread when the block takes more than ``seconds`` of this process's CPU time.
 
-    def ring(*_: object) -> None:
-        raise Hang(f"longer than {seconds} s")
+    On a busy machine the wall clock goes on while the process does not; after ``wall`` s of it a block that waits
+    for ever is a hang too.
+    """
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    def ring(number: int, _: object) -> None:
+        raise Hang(f"more than {seconds} s of CPU time" if number == signal.SIGPROF else f"longer than {wall} s")
+
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, wall))
+    before = {number: signal.signal(number, ring) for number, _, _ in timers}
     try:
+        for _, timer, bound in timers:
+            signal.setitimer(timer, bound)
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, timer, _ in timers:
+            signal.setitimer(timer, 0)
+            signal.signal(number, before[number])
 
 
 @contextlib.contextmanager

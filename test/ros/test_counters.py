@@ -28,6 +28,18 @@ def test_equal_stamps_are_answered_in_turn():
     assert ledger.wait(0, 0) and not ledger.wait(1, 0)
 
 
+def test_a_frame_that_was_overtaken_takes_no_answer_of_the_next_loop():
+    ledger = Ledger()
+    for number, stamp in enumerate((1, 2, 3, 1, 2, 3)):  # a bag of three, twice
+        ledger.sent(stamp, float(number))
+    ledger.answered(1, 2.5, 0)
+    ledger.answered(3, 3.5, 0)  # 2 was dropped
+    ledger.answered(2, 4.5, 0)  # so this is the second loop's
+    assert ledger.timeline()["latency_ms"] == [2500.0, None, 1500.0, None, 500.0, None]
+    ledger.answered(3, 5.5, 0)
+    assert ledger.wait(5, 0)
+
+
 def test_late_and_foreign_answers_do_not_count():
     ledger = Ledger()
     ledger.sent(1, 0.0)

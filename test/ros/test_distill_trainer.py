@@ -199,6 +199,14 @@ def test_collect_train_stop_resume_and_save(ros, settings, tmp_path):
     assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
 
 
+def test_diagnostics_do_not_wait_for_a_clock_that_stands_still(ros, settings):
+    trainer = Trainer(ros)
+    with ros.start("distill_trainer", settings | {"use_sim_time": True}) as process:
+        wait_for(lambda: len(trainer.collected) >= 3, PATIENCE, "diagnostics")
+        assert trainer.figures()["state"] == "collecting"
+        assert process.stop(PATIENCE) == 0
+
+
 def set_parameter(ros, name: str, value: float):
     value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
     request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])

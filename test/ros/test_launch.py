@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import inspect
 import os
 import sys
 import types
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from foundry_core.card import share_directory
+from foundry_core.cli.ros import replay
 from foundry_ros import parameters
 
 LAUNCH = sorted((share_directory() / "launch").glob("*.launch.py"))
@@ -155,10 +157,54 @@ def test_given_arguments_override_the_file_and_others_do_not(launch_modules):
     }  # fmt: skip
 
 
+def replay_overrides(**given) -> dict:
+    module = load(share_directory() / "launch" / "replay.launch.py")
+    node = next(item for item in actions(module, **given) if item.kwargs.get("executable") == "bag_replay")
+    return {
+        name: value.args[0] if isinstance(value, Recorded) else value
+        for name, value in node.kwargs["parameters"][-1].items()
+    }
+
+
+def test_every_option_of_a_replay_is_an_argument(launch_modules):
+    assert replay_overrides(bag="2026") == {"bag": "2026"}
+    given = {
+        "bag": "b", "topic": "/t", "rate": "2", "start": "1.5", "duration": "3", "loop": "4", "also": "all",
+        "clock": "true", "report": "r.json", "plot": "p.png", "results": "r.npz",
+    }  # fmt: skip
+    assert replay_overrides(**given) == {
+        **given, "rate": 2.0, "start": 1.5, "duration": 3.0, "loop": 4, "clock": True,
+    }  # fmt: skip
+    assert replay_overrides(bag="b", fast="true") == {"bag": "b", "rate": 0.0, "in_flight": 2}
+    with pytest.raises(ValueError, match="leave rate out"):
+        replay_overrides(bag="b", fast="true", rate="1.0")
+    for name in ("loop", "budget"):
+        with pytest.raises(ValueError, match="many"):
+            replay_overrides(**{"bag": "b", name: "many"})
+
+    options = set(inspect.signature(replay).parameters) - {"params", "json_file", "picture"}
+    module = load(share_directory() / "launch" / "replay.launch.py")
+    assert options <= set(defaults(module)), "foundry replay has learnt what the launch file has not"
+
+
+def test_a_replay_refuses_arguments_before_anything_runs(launch_modules):
+    description = load(share_directory() / "launch" / "replay.launch.py").generate_launch_description()
+    kinds = [item.kind for item in description.args[0] if item.kind != "DeclareLaunchArgument"]
+    assert kinds == ["OpaqueFunction", "IncludeLaunchDescription"]
+
+
+def test_a_replay_with_a_clock_gives_the_node_its_time(launch_modules):
+    module = load(share_directory() / "launch" / "replay.launch.py")
+    include = next(item for item in actions(module) if item.kind == "IncludeLaunchDescription")
+    passed = dict(include.kwargs["launch_arguments"])
+    assert passed["use_sim_time"].args == ("clock",) and passed["namespace"].args == ("namespace",)
+    assert passed["input"] == parameters.ReplayParameters().output
+
+
 def test_included_arguments_exist(launch_modules):
-    replay = load(share_directory() / "launch" / "replay.launch.py")
+    player = load(share_directory() / "launch" / "replay.launch.py")
     perception = load(share_directory() / "launch" / "perception.launch.py")
-    include = next(item for item in actions(replay) if item.kind == "IncludeLaunchDescription")
+    include = next(item for item in actions(player) if item.kind == "IncludeLaunchDescription")
     assert {name for name, _ in include.kwargs["launch_arguments"]} <= set(defaults(perception))
 
 

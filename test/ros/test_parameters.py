@@ -5,8 +5,10 @@ import pytest
 import yaml
 from pydantic import Field
 
-from foundry_core.card import share_directory
+from foundry_core.card import find_model, load_card, share_directory
+from foundry_core.data.procedural import CATEGORY_PLACES
 from foundry_core.errors import InputError
+from foundry_core.scene import config as scene
 from foundry_core.schema import Settings
 from foundry_ros import parameters
 from foundry_ros.parameters import DistillParameters, PerceptionParameters, ReplayParameters
@@ -129,6 +131,18 @@ def test_bad_parameter_files_are_refused_in_one_line(tmp_path, content, complain
     with pytest.raises(InputError, match=complaint) as caught:
         parameters.read_parameters(path)
     assert "bad.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["street", "room", "tabletop"])
+def test_parameter_files_of_places(name):
+    file = share_directory() / "config" / f"{name}.yaml"
+    settings = parameters.read_parameters(file)["perception_node"]
+    assert settings.scene == getattr(scene, f"{name}_config")()
+    classes = settings.classes.split(", ")
+    place = "room" if name == "tabletop" else name
+    there = {category for category, places in CATEGORY_PLACES.items() if place in places}
+    assert set(classes) <= there and (name == "tabletop" or set(classes) == there)
+    assert set(classes) <= set(load_card(find_model(settings.model)).heads.objects.classes)
 
 
 @pytest.mark.parametrize("name", ["perception.yaml", "replay.yaml", "distill.yaml"])

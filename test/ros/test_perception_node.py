@@ -11,6 +11,7 @@ from observer import wait_for
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -225,6 +226,12 @@ def test_a_bad_model_fails_configuration_and_can_be_corrected(ros, tiny_model, t
         assert change(ros, Transition.TRANSITION_CONFIGURE)
         late = set_parameter(ros, "model", text)
         assert not late.successful and "clean up" in late.reason
+
+
+def test_diagnostics_do_not_wait_for_a_clock_that_stands_still(ros, tiny_model):
+    told = ros.collect(DiagnosticArray, "/diagnostics")
+    with ros.start("perception_node", {"model": str(tiny_model), "diagnostics_period": 0.2, "use_sim_time": True}):
+        wait_for(lambda: len(told) >= 4, what="diagnostics")  # one comes with the activation
 
 
 def test_labels_reach_a_late_joiner(running, ros):

@@ -19,6 +19,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.qos import QoSReliabilityPolicy
 from rclpy.serialization import serialize_message
+from segments import left_behind, own_segments
 from sensor_msgs.msg import PointCloud2, PointField
 from station import Station, cloud, diagnostics
 from street_scene import street
@@ -220,14 +221,10 @@ def test_target_frame(ros, tiny_model, tmp_path, monkeypatch, installed):
         assert sum("tf2_ros is not installed" in line for line in process._tail) == 1
 
 
-def segments() -> set[str]:
-    return {name for name in os.listdir("/dev/shm") if name.startswith("fastrtps_") and "port" not in name}
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_at_any_moment_leaves_nothing_behind(ros, tiny_model, number):
     """While it loads its model, while it works, and twice in a row: no traceback, no segment in /dev/shm."""
-    before = segments()
+    own: set[str] = set()
     moments = np.random.default_rng(int(number)).uniform(0.0, 3.0, 2)
     for moment in moments:
         parameters = {"model": str(tiny_model), "diagnostics_period": 0.2}
@@ -242,6 +239,7 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(ros, tiny_model, number):
             while time.monotonic() < end:
                 station.publisher.publish(cloud(street(), time.monotonic_ns()))
                 time.sleep(0.05)
+            own |= {name for name in own_segments(process.process.pid) if "port" not in name}
             process.process.send_signal(number)
             time.sleep(0.05)
             if process.running():
@@ -249,4 +247,4 @@ def test_a_signal_at_any_moment_leaves_nothing_behind(ros, tiny_model, number):
             code = process.process.wait(60)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0), list(process._tail)
         assert not any("Traceback" in line for line in process._tail)
-    assert segments() <= before
+    assert own and left_behind(own) == []

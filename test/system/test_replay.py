@@ -138,6 +138,53 @@ def test_throughput_in_loops_with_the_clock_and_a_plot(street_bag, model, tmp_pa
     assert report["frames_per_s"] > 0 and plot.read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_node_draws_itself_and_refuses_files_that_it_cannot_write(street_bag, model, tmp_path):
+    from foundry_core.cli.ros import run_replay
+    from foundry_core.errors import InputError
+    from foundry_ros.processes import NodeProcess, local_environment
+
+    plot = tmp_path / "plot.png"
+    assert run_replay(street_bag, model=str(model), duration=0.25, plot=str(plot))["frames_sent"] == 3
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    for name, path, complaint in (
+        ("plot", "plot.jpg", "ends in .png"),
+        ("report", tmp_path, "is a folder; give a file to report"),
+        ("results", "/dev/null/r.npz", "cannot be written"),
+    ):
+        play = {"bag": str(street_bag), name: str(path)}
+        with NodeProcess("bag_replay", play, local_environment(99)) as player:
+            assert player.process.wait(60) == 2
+            with pytest.raises(InputError, match=complaint):
+                player.check()
+
+
+def test_a_kill_at_any_moment_leaves_the_old_report_or_the_new_one(street_bag, model, tmp_path, monkeypatch):
+    from foundry_ros.processes import Domain, NodeProcess, local_environment
+
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    report = tmp_path / "report.json"
+    play = {"bag": str(street_bag), "rate": 0.0, "report": str(report)}
+    with Domain() as domain:
+        environment = local_environment(domain.number)
+        parameters = {"model": str(model), "diagnostics_period": 0.2}
+        with NodeProcess("perception_node", parameters, environment, {"~/input": "/points"}):
+            begin = time.monotonic()
+            with NodeProcess("bag_replay", play, environment) as player:
+                assert player.process.wait(120) == 0
+            whole = time.monotonic() - begin
+            known = {FRAMES}
+            for loop, share in enumerate(np.random.default_rng(0).uniform(0.2, 1.2, 4), 2):
+                with NodeProcess("bag_replay", {**play, "loop": loop}, environment) as player:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        player.process.wait(share * whole)
+                    player.process.kill()
+                    player.process.wait()
+                known.add(FRAMES * loop)
+                found = json.loads(report.read_text())
+                assert set(found) == KEYS and found["frames_sent"] in known
+                assert len(found["timeline"]["sent_s"]) == found["frames_sent"]
+
+
 def test_a_twin_is_refused(street_bag, model, monkeypatch):
     """Two nodes of one name would mix their answers and figures."""
     from observer import Ros, wait_for
