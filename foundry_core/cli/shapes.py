@@ -65,6 +65,9 @@ def register(app: typer.Typer) -> None:
         count: Annotated[int, typer.Option(min=1, help="shapes of each class")] = 200,
         test: Annotated[int, typer.Option(min=0, help="further shapes of each class, as a test split")] = 0,
         points: Annotated[int, typer.Option(min=16, help="points of each shape")] = 1024,
+        mount: Annotated[
+            Path | None, typer.Option(help="YAML of a depth camera whose place is known, see config/views")
+        ] = None,
         seed: Annotated[int, typer.Option(min=0, help="seed of shapes, places and noise")] = 0,
     ) -> None:
         """Draw a labelled shape set of parametric categories, with parts, to train on or to test with.
@@ -73,14 +76,20 @@ def register(app: typer.Typer) -> None:
         returns from one random place, with pattern, noise, losses, and often without the foot that ground removal
         takes. The same options always give the same set.
 
+        --mount gives a depth camera's distance and tilt, and sizes and proportions that are the same for all classes,
+        with another object in the way of some; of `full` it gives the proportions alone.
+
         Example: foundry shapes draw --kind rgbd --class box --class cylinder=can --out views.npz
         """
         from foundry_core.cli.world import progress_bar
+        from foundry_core.data.mounted import Mount
         from foundry_core.data.shapes import save_shapes
         from foundry_core.data.simulated_set import draw_shapes, parse_classes
+        from foundry_core.schema import load_settings
 
         _check_out(out)
         wanted = parse_classes(classes or [])
+        mounted = load_settings(mount, Mount) if mount else None
         total, done = len(wanted) * (count + test), 0
         with progress_bar(f"drawing {kind.value}") as progress:
 
@@ -88,7 +97,7 @@ def register(app: typer.Typer) -> None:
                 nonlocal done
                 progress(done := done + number, total)
 
-            drawn = draw_shapes(kind.value, wanted, count, test, points, seed, advance)
+            drawn = draw_shapes(kind.value, wanted, count, test, points, seed, advance, mounted)
         save_shapes(out, drawn)
         console.print(f"wrote {out}: {len(drawn)} shapes of {len(wanted)} classes, {kind.value}", soft_wrap=True)
 

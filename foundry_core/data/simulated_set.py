@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from foundry_core import geometry
 from foundry_core.data.mesh import LabeledMesh, sample_surface
+from foundry_core.data.mounted import Mount, mounted_view, thinned
 from foundry_core.data.procedural import CATEGORIES, PART_NAMES, make_shape
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.data.stream import random_rotation
@@ -49,6 +49,7 @@ def draw_shapes(
     points: int = 1024,
     seed: int = 0,
     advance: Callable[[int], None] = lambda count: None,
+    mount: Mount | None = None,
 ) -> ShapeSet:
     """``train`` and ``test`` shapes of every class, each from one of its categories by chance.
 
@@ -59,16 +60,24 @@ def draw_shapes(
         points: of each shape, float16, centred in the unit sphere, z up, turned about z by a random angle. Views with
             fewer returns are repeated, ones with more reduced by farthest-point sampling.
         advance: called with 1 after each shape.
+        mount: of a depth camera whose place is known; ``full`` takes no more of it than the proportions.
+
+    Raises:
+        InputError: a category that gives no view, or a mount with ``lidar``.
     """
+    if mount is not None and kind == "lidar":
+        raise InputError("--mount: is of a depth camera; use it with --kind rgbd")
+    others = tuple(category for members in classes.values() for category in members)
     clouds, parts, labels, split = [], [], [], []
     for side, count in ((0, train), (1, test)):
         for label, (name, members) in enumerate(classes.items()):
             for number in range(count):
                 rng = np.random.default_rng([seed, side, zlib.crc32(name.encode()), number])
-                cloud, part = _draw(kind, members, points, rng)
-                cloud, index = geometry.prepare(cloud @ random_rotation(rng, "z").T, points)
+                cloud, part = _draw(kind, members, points, rng, mount, others)
+                cloud = cloud @ random_rotation(rng, "z").T
+                cloud, part = thinned(cloud, part, points, rng, mount is not None and mount.random_points)
                 clouds.append(cloud.astype(np.float16))
-                parts.append(part[index])
+                parts.append(part)
                 labels.append(label)
                 split.append(side)
                 advance(1)
@@ -83,12 +92,27 @@ def draw_shapes(
     )
 
 
-def _draw(kind: str, members: tuple[str, ...], points: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw(
+    kind: str,
+    members: tuple[str, ...],
+    points: int,
+    rng: np.random.Generator,
+    mount: Mount | None,
+    others: tuple[str, ...],
+) -> tuple[np.ndarray, np.ndarray]:
+    def make(categories: tuple[str, ...]) -> LabeledMesh:
+        mesh = make_shape(categories[int(rng.integers(len(categories)))], rng)
+        return mesh if mount is None else mount.fit(mesh, rng)
+
     for _ in range(_TRIES):
-        mesh: LabeledMesh = make_shape(members[int(rng.integers(len(members)))], rng)
+        mesh = make(members)
         if kind == "full":
             return sample_surface(mesh, points, rng)
-        cloud, part = sensor_view(mesh, rng, kind, ground_cut=foot_cut(mesh, rng))
-        if len(cloud) >= MIN_POINTS:
+        if mount is None:
+            least, (cloud, part) = MIN_POINTS, sensor_view(mesh, rng, kind, ground_cut=foot_cut(mesh, rng))
+        else:
+            before = make(others) if rng.random() < mount.hidden else None
+            least, (cloud, part) = mount.least, mounted_view(mesh, mount, rng, before)
+        if len(cloud) >= least:
             return cloud, part
-    raise InputError(f"{' + '.join(members)}: too small or thin for a view by {kind}; choose other categories")
+    raise InputError(f"{' + '.join(members)}: too small, thin or hidden for a view by {kind}; choose others")

@@ -100,12 +100,14 @@ def _frontal_area(size) -> float:
     return float(np.sqrt(size[0] * size[1]) * size[2] + 0.3 * size[0] * size[1])
 
 
-def _look(origin, target) -> tuple[float, float]:
+def look(origin, target) -> tuple[float, float]:
+    """Azimuth and elevation, radians, of the way from one place [3] to another."""
     offset = target - origin
     return float(np.arctan2(offset[1], offset[0])), float(np.arctan2(offset[2], np.hypot(offset[0], offset[1])))
 
 
-def _pose(origin, azimuth: float, elevation: float) -> np.ndarray:
+def pose_of(origin, azimuth: float, elevation: float) -> np.ndarray:
+    """Pose [4,4] of a sensor at a place [3] that looks that way, level."""
     ca, sa, ce, se = np.cos(azimuth), np.sin(azimuth), np.cos(elevation), np.sin(elevation)
     pose = np.eye(4)
     pose[:3, :3] = np.array([[ca * ce, -sa, -ca * se], [sa * ce, ca, -sa * se], [se, 0.0, ce]])
@@ -124,7 +126,7 @@ def _lidar_view(caster, center, size, reflectivity, rng, shrink):
     farthest = np.sqrt(_frontal_area(size) / (MIN_POINTS * step * spread))
     span = 0.85 * config.elevations[-1], max(0.85 * config.elevations[0], 0.0)
     origin = _place(center, center, size, 0.4 + 0.3 * size.max(), min(farthest, 40.0), span, rng, shrink)
-    azimuth, elevation = _look(origin, center)
+    azimuth, elevation = look(origin, center)
     mesh = caster.meshes[0]
     half = float(np.arcsin(min(0.999, mesh.radius / np.linalg.norm(mesh.center - origin))))
     tilt = np.deg2rad(rng.normal(0.0, 0.6))  # the vehicle is never quite level
@@ -136,7 +138,7 @@ def _lidar_view(caster, center, size, reflectivity, rng, shrink):
         return np.empty((0, 3), np.float32), np.empty(0, np.int64)
     turns = np.arange(turns[0], turns[-1] + step, step)
     directions = unit_vectors(*np.meshgrid(beams, turns, indexing="ij")).reshape(-1, 3)
-    pose = _pose(origin, azimuth, 0.0)
+    pose = pose_of(origin, azimuth, 0.0)
     hits = _cast(caster, directions, pose, config.max_range)
     hit = np.flatnonzero(hits.mesh >= 0)
     kept, measured, _ = config.measure(hits.distance[hit], hits.cosine[hit], reflectivity[hits.triangle[hit]], rng)
@@ -151,17 +153,17 @@ def _camera_view(caster, center, size, reflectivity, rng, shrink):
     target = center + rng.uniform(-0.5, 0.5, 3) * np.maximum(size - 2.5, 0.0)
     span = np.deg2rad((-50.0, 30.0))
     origin = _place(target, center, size, nearest, min(farthest, 0.85 * config.max_range), span, rng, shrink)
-    azimuth, elevation = _look(origin, target)
+    azimuth, elevation = look(origin, target)
     slack = np.deg2rad(config.field_of_view_deg) / 2
     azimuth += rng.uniform(-0.5, 0.5) * slack
     elevation += rng.uniform(-0.35, 0.35) * slack
-    pose = _pose(origin, azimuth, elevation)
+    pose = pose_of(origin, azimuth, elevation)
     mesh = caster.meshes[0]
     middle = pose[:3, :3].T @ (mesh.center - origin)
-    top, bottom, left, right = _window(config, middle, mesh.radius)
+    top, bottom, left, right = window_of(config, middle, mesh.radius)
     if (bottom - top) * (right - left) > _MANY_PIXELS:  # a model takes far fewer points than a close view has
         config = _camera(2)
-        top, bottom, left, right = _window(config, middle, mesh.radius)
+        top, bottom, left, right = window_of(config, middle, mesh.radius)
     if bottom - top < 2 or right - left < 2:
         return np.empty((0, 3), np.float32), np.empty(0, np.int64)
     directions = config.window(top, bottom, left, right)
@@ -175,7 +177,7 @@ def _camera_view(caster, center, size, reflectivity, rng, shrink):
     return _points(directions[kept], measured, pose), hits.triangle[kept]
 
 
-def _window(config: RgbdConfig, middle: np.ndarray, radius: float) -> tuple[int, int, int, int]:
+def window_of(config: RgbdConfig, middle: np.ndarray, radius: float) -> tuple[int, int, int, int]:
     """Rows and columns (top, bottom, left, right) that hold a sphere's image; the whole image when it is close."""
     if middle[0] <= 1.05 * radius:
         return 0, config.height, 0, config.width

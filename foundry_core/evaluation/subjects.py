@@ -115,9 +115,7 @@ class Clouds:
         if subject.source is None:
             return histogram_features(self.clouds)
         task = progress.add_task(title, total=len(self))
-        features = pooled_features(
-            subject.source, self.groups(subject.source.size), lambda n: progress.advance(task, n)
-        )
+        features = pooled_features(subject.fused, self.groups(subject.source.size), lambda n: progress.advance(task, n))
         progress.remove_task(task)
         return features
 
