@@ -32,6 +32,6 @@ def test_a_home_that_cannot_be_written_does_no_harm(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(module, "compile_kernels", lambda: None)
-    monkeypatch.setattr(module, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(module, "end_with_parent", lambda: None)
     module.main()
     assert os.listdir(tmp_path) == ["file"]
