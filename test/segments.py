@@ -12,12 +12,15 @@ SHM = Path("/dev/shm")
 
 
 def own_segments(process: int) -> set[str]:
-    """Names of the Fast DDS segments and ports in /dev/shm that a process owns: it holds the lock file of each open."""
+    """Names of the Fast DDS segments in /dev/shm that a process owns: it holds the lock file of each open.
+
+    Ports are left out: they outlive a process that was killed, and are taken over by the next one of the domain.
+    """
     found = set()
     for handle in Path(f"/proc/{process}/fd").iterdir():
         with contextlib.suppress(OSError):  # closed in the meantime
             path = Path(os.readlink(handle))
-            if path.parent == SHM and path.name.endswith("_el"):
+            if path.parent == SHM and path.name.endswith("_el") and "port" not in path.name:
                 found.add(path.name.removesuffix("_el"))
     return found
 
