@@ -26,7 +26,6 @@ from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.runtime.precompile import precompile
-from foundry_core.runtime.session import check_budget
 from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.counters import NodeStatistics
 from foundry_ros.frames import TargetFrame
@@ -184,7 +183,7 @@ class PerceptionNode(LifecycleNode):
         try:
             settings = declared.current(self, parameters.PerceptionParameters, ours)
             if self._perceiver is not None:
-                check_budget(self._perceiver.card, settings.budget)
+                self._perceiver.check(settings, settings.budget)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

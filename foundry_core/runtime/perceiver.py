@@ -110,16 +110,22 @@ class Perceiver:
             raise InputError(f"classes: '{strange[0]}' is none of the model's: {', '.join(self._head.classes)}")
         return np.array([not named or name in named or name == OTHER for name in self._head.classes])
 
-    def reconfigure(self, config: PerceiverConfig, budget: int | None = None) -> None:
-        """Take other settings over, between two clouds; the session's (runtime, precision, threads) must be the same.
+    def check(self, config: PerceiverConfig, budget: int | None = None) -> None:
+        """Whether :meth:`reconfigure` would take these settings.
 
         Raises:
-            InputError: another session would be needed, or the card does not have the budget or a class.
+            InputError: another session (runtime, precision, threads) would be needed, or the card does not have the
+                budget or a class.
         """
         for name in ("runtime", "precision", "threads"):
             if getattr(config, name) != getattr(self.config, name):
                 raise InputError(f"{name}: is fixed for a loaded model; load it again")
         check_budget(self.card, budget)
+        self._possible_classes(config)
+
+    def reconfigure(self, config: PerceiverConfig, budget: int | None = None) -> None:
+        """Take other settings over, between two clouds; InputError where :meth:`check` raises it."""
+        self.check(config, budget)
         self._possible = self._possible_classes(config)
         most = budget or max(self.card.budgets, default=1)
         if most != self._most:

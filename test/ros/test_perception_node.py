@@ -21,6 +21,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from station import Station, cloud, diagnostics
 from std_msgs.msg import String
 from street_scene import BOX, POLE, street
+from tiny_model import CLASSES
 from visualization_msgs.msg import MarkerArray
 
 from foundry_core.records import OBJECT, PART
@@ -226,6 +227,18 @@ def test_a_bad_model_fails_configuration_and_can_be_corrected(ros, tiny_model, t
         assert change(ros, Transition.TRANSITION_CONFIGURE)
         late = set_parameter(ros, "model", text)
         assert not late.successful and "clean up" in late.reason
+
+
+def test_a_class_that_the_model_lacks_is_refused_and_the_node_goes_on(running, ros):
+    def chosen(text: str):
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=text)
+        return set_parameter(ros, "classes", value)
+
+    refused = chosen("pole, mug")
+    assert not refused.successful and "'mug' is none of the model's" in refused.reason
+    assert chosen("pole").successful
+    objects = messages.read_records(running.ask(cloud(street(), 1)), OBJECT, "objects")
+    assert len(objects) and set(objects["class_id"]) <= {-1, CLASSES.index("pole")}
 
 
 def test_diagnostics_do_not_wait_for_a_clock_that_stands_still(ros, tiny_model):
