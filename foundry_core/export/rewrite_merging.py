@@ -7,26 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.export.rewrite_transformer import FusedTokenizer, linear
+from foundry_core.export.rewrite_transformer import FusedAttention, FusedBlock, FusedTokenizer
 from foundry_core.models.merging import Merged
 from foundry_core.models.schedule import schedule
-from foundry_core.models.transformer import Attention, Block
+from foundry_core.models.transformer import Attention
 
 
-class _MergingAttention(nn.Module):
-    """As ``FusedAttention``, but the keys keep their bias, because tokens are matched by their keys."""
+class _MergingAttention(FusedAttention):
+    """The keys keep their bias, because tokens are matched by their keys."""
 
     def __init__(self, attention: Attention):
-        super().__init__()
-        self.heads = attention.heads
-        width = attention.query.in_features
-        scale = (width // self.heads) ** -0.5
-        with torch.no_grad():
-            weight = torch.cat([attention.query.weight * scale, attention.key_value.weight])
-            values = attention.key_value.bias[width:]
-            bias = torch.cat([attention.query.bias * scale, attention.key_value.bias[:width], torch.zeros(width)])
-            self.query_key_value = linear(weight, bias)
-            self.out = linear(attention.out.weight, attention.out.bias + attention.out.weight @ values)
+        super().__init__(attention, key_bias=True)
 
     def forward(self, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
         """Answer [B,n,d] to x [B,n,d] and the keys' mean over the heads [B,n,d/H]; a token of size m counts m times."""
@@ -38,13 +29,6 @@ class _MergingAttention(nn.Module):
             scores = scores + size.log()[:, None, None, :]
         y = (scores.softmax(dim=-1) @ value).transpose(1, 2).reshape(b * n, d)
         return self.out(y).view(b, n, d), key.mean(dim=1)
-
-
-class _MergingBlock(nn.Module):
-    def __init__(self, block: Block):
-        super().__init__()
-        self.attention_norm, self.mlp_norm, self.mlp = block.attention_norm, block.mlp_norm, block.mlp
-        self.attention = _MergingAttention(block.attention)
 
 
 def _owner(keys: Tensor, merged: int) -> Tensor:
@@ -72,7 +56,7 @@ class FusedMerged(nn.Module):
         teacher = merged.teacher
         self.architecture, self.supertokens = teacher.architecture, merged.supertokens
         self.tokenizer, self.position = FusedTokenizer(teacher.tokenizer), teacher.position
-        self.blocks = nn.ModuleList(_MergingBlock(block) for block in teacher.encoder.blocks)
+        self.blocks = nn.ModuleList(FusedBlock(block, _MergingAttention) for block in teacher.encoder.blocks)
         self.norm = teacher.encoder.norm
 
     def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:

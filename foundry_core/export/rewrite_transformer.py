@@ -77,21 +77,22 @@ class FusedTokenizer(nn.Module):
 class FusedAttention(nn.Module):
     """Self-attention on rows [B*T,d] or on [B,T,d]: one product gives queries, keys and values, the scale in it.
 
-    The bias of the keys adds the same number to all scores of a query and is dropped; the bias of the values passes
-    the softmax unchanged and is added to the output's.
+    The bias of the keys adds the same number to all scores of a query and is dropped, unless the keys themselves are
+    of use; the bias of the values passes the softmax unchanged and is added to the output's.
     """
 
-    def __init__(self, attention: Attention):
+    def __init__(self, attention: Attention, key_bias: bool = False):
         super().__init__()
         self.heads = attention.heads
         width = attention.query.in_features
         scale = (width // self.heads) ** -0.5
         with torch.no_grad():
             weight = torch.cat([attention.query.weight * scale, attention.key_value.weight])
-            bias = torch.cat([attention.query.bias * scale, torch.zeros_like(attention.key_value.bias)])
+            of_keys, of_values = attention.key_value.bias.split(width)
+            kept = of_keys if key_bias else torch.zeros_like(of_keys)
+            bias = torch.cat([attention.query.bias * scale, kept, torch.zeros_like(of_values)])
             self.query_key_value = linear(weight, bias)
-            value_bias = attention.key_value.bias[width:]
-            self.out = linear(attention.out.weight, attention.out.bias + attention.out.weight @ value_bias)
+            self.out = linear(attention.out.weight, attention.out.bias + attention.out.weight @ of_values)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         shape, d = x.shape, x.shape[-1]
@@ -104,10 +105,10 @@ class FusedAttention(nn.Module):
 class FusedBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)), on rows [B*T,d], or on [B,T,d]."""
 
-    def __init__(self, block: Block):
+    def __init__(self, block: Block, attention: type[FusedAttention] = FusedAttention):
         super().__init__()
         self.attention_norm, self.mlp_norm, self.mlp = block.attention_norm, block.mlp_norm, block.mlp
-        self.attention = FusedAttention(block.attention)
+        self.attention = attention(block.attention)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         x = x + self.attention(self.attention_norm(x), batch)
