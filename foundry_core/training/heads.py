@@ -157,9 +157,10 @@ def train_heads(
         return card
     network.eval()
     logits = class_logits(network, held_out)
-    judged = _judged(heads.objects, config, train, held_out, logits)
-    every = np.arange(len(held_out))
-    heads = heads.model_copy(update={"objects": _calibrated(heads.objects, config, train, held_out, logits, every)})
+    sizes = size_likelihood(train.sightings.diagonal, train.sightings.label, heads.objects.classes)
+    head = heads.objects.model_copy(update={"sizes": sizes})
+    judged = _judged(head, config, held_out, logits)
+    heads = heads.model_copy(update={"objects": _calibrated(head, config, held_out, logits, np.arange(len(held_out)))})
     card = card.model_copy(
         update={
             "name": config.name,
@@ -181,18 +182,17 @@ def train_heads(
 
 
 def _calibrated(
-    head: ObjectHead, config: HeadConfig, train: FeatureBank, held_out: FeatureBank, logits: Tensor, rows: np.ndarray
+    head: ObjectHead, config: HeadConfig, held_out: FeatureBank, logits: Tensor, rows: np.ndarray
 ) -> ObjectHead:
-    """The head with temperature, size likelihood and unknown threshold, fitted on these rows of the held-out data."""
+    """The head with temperature, weight of the sizes and unknown threshold, fitted on these held-out rows."""
     label, diagonal = held_out.label.numpy()[rows], held_out.sightings.diagonal[rows]
     temperature = fit_temperature(logits[rows], held_out.label[rows])
-    sizes = size_likelihood(train.sightings.diagonal, train.sightings.label, head.classes)
     log_probability = (logits[rows] / temperature).log_softmax(dim=1).numpy()
-    weight = fit_size_weight(log_probability, diagonal, label, sizes, head.classes)
+    weight = fit_size_weight(log_probability, diagonal, label, head.sizes, head.classes)
     return head.model_copy(
         update={
             "temperature": temperature,
-            "sizes": sizes.model_copy(update={"weight": weight}),
+            "sizes": head.sizes.model_copy(update={"weight": weight}),
             "unknown_threshold": fit_threshold(log_probability[label < len(CATEGORIES)], config.reject),
         }
     )
@@ -205,7 +205,7 @@ def _halves(source: np.ndarray) -> list[np.ndarray]:
 
 
 def _judged(
-    head: ObjectHead, config: HeadConfig, train: FeatureBank, held_out: FeatureBank, logits: Tensor
+    head: ObjectHead, config: HeadConfig, held_out: FeatureBank, logits: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log probabilities [M,C] without and with the size: each half as calibrated on the other one."""
     plain, sized = np.empty(logits.shape), np.empty(logits.shape)
@@ -213,7 +213,7 @@ def _judged(
     for judged, fitted in (halves, halves[::-1]):
         if not len(fitted):  # a single sighting
             fitted = judged
-        calibrated = _calibrated(head, config, train, held_out, logits, fitted)
+        calibrated = _calibrated(head, config, held_out, logits, fitted)
         plain[judged] = (logits[judged] / calibrated.temperature).log_softmax(dim=1).numpy()
         size = log_likelihood(calibrated.sizes, held_out.sightings.diagonal[judged], head.classes)
         sized[judged] = log_softmax(plain[judged] + size)
