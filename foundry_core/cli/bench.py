@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from foundry_core.cli import bench_plan
 from foundry_core.cli.bench_plan import OUTPUTS
-from foundry_core.cli.common import DEFAULT_MODEL, console, error_console, require_writable, write_json
+from foundry_core.cli.common import DEFAULT_MODEL, error_console, print_table, require_writable, write_json
 from foundry_core.errors import InputError
-
-WIDTH = 160  # columns of the table
 
 
 def _table(rows: list[dict[str, Any]], scaling: bool):
@@ -149,8 +146,7 @@ def register(app: typer.Typer) -> None:
             error_console.print(f"not measured: {line}", soft_wrap=True)
         if not rows:
             raise InputError("nothing could be measured; see the lines above")
-        wide = Console(width=max(console.width, WIDTH), markup=False, emoji=False)  # in a file too
-        wide.print(_table(rows, scaling))
+        print_table(_table(rows, scaling), 160)
         if json_file is not None:
             write_json(json_file, rows)
         if plot is not None:

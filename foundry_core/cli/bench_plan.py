@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundry_core.cli.common import require_torch
+from foundry_core.cli.common import Precision, require_torch
 from foundry_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def forms(chosen: list[str], precisions: list[str]) -> list[Form]:
     """(runtime, precision) pairs to measure: all that are installed, or those that the options name."""
     packages = {"torch": "torch", "openvino": "openvino", "gemm": "onnx"}
     missing = {name for name, package in packages.items() if importlib.util.find_spec(package) is None}
-    if strange := sorted(set(precisions) - {"fp32", "bf16", "int8"}):
+    if strange := sorted(set(precisions) - {item.value for item in Precision}):
         raise InputError(f"--precision {strange[0]}: unknown; use fp32, bf16 or int8")
-    chosen_forms = precisions or ["fp32", "bf16", "int8"]
-    found = [(runtime, form) for runtime, known in FORMS.items() for form in known if form in chosen_forms]
+    found = [
+        (runtime, form) for runtime, known in FORMS.items() for form in known if not precisions or form in precisions
+    ]
     known = {runtime.split(",")[0] for runtime in FORMS}
     for name in chosen:
         if name not in known:

@@ -49,12 +49,12 @@ PrecisionOption = Annotated[
 DEFAULT_MODEL = "foundry-edge"
 
 
-def print_table(table: Table) -> None:
-    """Print a table; in a file or a pipe, which have no width, as wide as its longest row."""
+def print_table(table: Table, least: int = 0) -> None:
+    """Print a table, ``least`` columns wide or more; in a file or a pipe, which have no width, as its longest row."""
     if console.is_terminal:
-        console.print(table)
-        return
-    wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+        wanted = least
+    else:
+        wanted = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     Console(markup=False, emoji=False, width=max(wanted, console.width)).print(table)
 
 

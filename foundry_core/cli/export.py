@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from foundry_core.cli.common import Precision, console, error_console, require_torch, require_writable, write_json
+from foundry_core.cli.common import (
+    Precision,
+    console,
+    error_console,
+    print_table,
+    require_torch,
+    require_writable,
+    write_json,
+)
 from foundry_core.errors import InputError
 
 
@@ -43,7 +50,7 @@ def _all(model: str | None, precisions: list[str], check: Path | None, json_file
     for row in rows:
         cells = [form.format(row[key]) if row[key] is not None else "-" for key, form in columns.items()]
         table.add_row(row["model"], row["format"], row["precision"], *cells, row["status"])
-    Console(width=max(console.width, 130), markup=False, emoji=False).print(table)
+    print_table(table, 130)
     for row in rows:
         if row["reason"]:
             console.print(
