@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foundry_core.card import Heads, ModelCard, load_card
+from foundry_core.card import GRAPH_FILE, Heads, ModelCard, load_card
 from foundry_core.errors import InputError
 from foundry_core.export.graph import BATCH, to_onnx
 from foundry_core.export.quantize import quantize_graph
@@ -19,6 +19,7 @@ from foundry_core.models.merging import Merged
 from foundry_core.models.registry import load_model, save_model
 from foundry_core.runtime.bench_pointnet import HEAD, POINTS, SHARED
 from foundry_core.runtime.bench_worker import Run, Spec, clouds
+from foundry_core.runtime.session import graph_files
 
 
 def write_merged(teacher: Path, name: str, supertokens: int, directory: Path, precisions: list[str]) -> ModelCard:
@@ -111,10 +112,11 @@ def write_pointnet(directory: Path, precisions: list[str]) -> None:
     model = to_onnx(
         network, {"points": torch.zeros(2, POINTS, 3)}, {"points": {0: batch}}, ["points"], ["class_logits"]
     )
-    write_atomically(directory / "model.onnx", model.SerializeToString())
+    write_atomically(directory / GRAPH_FILE, model.SerializeToString())
     if "int8" in precisions:
         batches = [{"points": np.stack(clouds(4, POINTS, seed))} for seed in range(8)]
-        write_atomically(directory / "model.int8.onnx", quantize_graph(model, batches).SerializeToString())
+        (name,) = graph_files("onnxruntime", "int8")
+        write_atomically(directory / name, quantize_graph(model, batches).SerializeToString())
 
 
 def open_pointnet(spec: Spec) -> Run:

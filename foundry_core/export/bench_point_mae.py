@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.errors import InputError
+from foundry_core.runtime.bench_pointnet import POINTS, prepare
 from foundry_core.runtime.bench_worker import Spec, Subject
 
 SOURCE = "https://github.com/Pang-Yatian/Point-MAE"
 MODULE = "models/Point_MAE.py"
-POINTS = 1024
 #: of its classifier for ModelNet40
 CONFIG = {
     "trans_dim": 384,
@@ -149,16 +149,11 @@ def open_peer(spec: Spec) -> Subject:
     """The subject: the network samples and groups by itself, so all of its time is the network's."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from foundry_core import geometry
-
     torch.set_num_threads(spec.threads)
     torch.set_num_interop_threads(1)
     network = load_original(Path(spec.directory))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, POINTS, 3))
-
-    def prepare(batch: list[np.ndarray]) -> dict[str, np.ndarray]:
-        return {"points": np.stack([geometry.prepare(cloud, POINTS)[0] for cloud in batch])}
 
     def run(inputs: Mapping[str, np.ndarray]) -> None:
         with torch.inference_mode():

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.card import (
-    GRAPH_FILE,
     Architecture,
     EncoderConfig,
     ModelCard,
@@ -28,6 +27,7 @@ from foundry_core.models.heads import Perception
 from foundry_core.models.registry import create_perception, load_model, save_model
 from foundry_core.models.tokenizer import Tokenizer
 from foundry_core.runtime.bench_worker import Run, Spec
+from foundry_core.runtime.session import graph_files
 
 VIT_S = Architecture(
     tokenizer=TokenizerConfig(first=128, second=256, third=512), encoder=EncoderConfig(width=384, depth=12, heads=6)
@@ -127,8 +127,8 @@ def write_graphs(network: Perception, card: ModelCard, out: Path, precisions: li
     """Write the graphs of a network to ``out``, unverified: they are only timed; ``every``: as of :func:`quantize`."""
     model = convert(network, card)
     for precision in precisions:
-        name = "model.int8.onnx" if precision == "int8" else GRAPH_FILE
         if precision != "bf16":
+            (name,) = graph_files("onnxruntime", precision)
             graph = quantize(model, card, every=every) if precision == "int8" else model
             write_atomically(out / name, serialize(graph, card, precision))
 

@@ -72,11 +72,12 @@ class Student(nn.Module):
         if tokens is None:
             tokens = self.tokenizer(neighborhoods)  # (B, G, d)
         positions = self.position(centers)  # (B, G, d)
+        embedded = tokens + positions
         soft = self.architecture.supertokens.spread == "soft"
         encoded = []
         for budget in budgets:
-            assignment = self.assignment.assign(tokens + positions, centers, budget, temperature)
-            gated = self.gate(tokens + positions, temperature) if self.gate else None
+            assignment = self.assignment.assign(embedded, centers, budget, temperature)
+            gated = self.gate(embedded, temperature) if self.gate else None
             merging = 1 - gated.open if gated else None
             merged, merged_centers = self.assignment.merge(tokens, centers, assignment, merging)
             merged_positions = self.position(merged_centers)  # (B, s, d)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from foundry_core.runtime.bench_worker import Run, Spec, Subject
+from foundry_core.runtime.session import graph_files, session_options
 
 POINTS, CLASSES = 1024, 40
 SHARED = (3, 64, 64, 64, 128, 1024)  # widths of the layers that see each point alone
@@ -43,8 +44,7 @@ def open_peer(spec: Spec) -> Subject:
     if spec.runtime.startswith("torch"):
         run = importlib.import_module("foundry_core.export.bench_peers").open_pointnet(spec)
     else:
-        name = "model.int8.onnx" if spec.precision == "int8" else "model.onnx"
-        path = Path(spec.directory) / name
+        path = Path(spec.directory) / graph_files(spec.runtime, spec.precision)[-1]  # OpenVINO reads the ONNX file
         run = (_openvino if spec.runtime == "openvino" else _onnxruntime)(path, spec)
     return Subject(prepare, run, POINTS, parameters(), operations())
 
@@ -52,11 +52,7 @@ def open_peer(spec: Spec) -> Subject:
 def _onnxruntime(path: Path, spec: Spec) -> Run:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = spec.threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, session_options(spec.threads), providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, dict(inputs))
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -148,6 +148,19 @@ class Session(ABC):
         """
 
 
+def session_options(threads: int) -> Any:
+    """How onnxruntime runs a graph: on so many threads, which do not spin between runs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
 class OnnxSession(Session):
     """A graph in onnxruntime; its threads do not spin between runs. One compiled graph serves all budgets."""
 
@@ -160,19 +173,12 @@ class OnnxSession(Session):
         precision: Precision = "fp32",
         outputs: Iterable[str] | None = None,
     ) -> None:
-        import onnxruntime
-
         path = find_graph(directory, "onnxruntime", precision)
         file = GraphFile(path)
         budgets = file.value("budgets") or [], file.value("budget")
         super().__init__(path, file.inputs, file.outputs, budgets, file.signature)
-        self._options = options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        self._compiled: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+        self._options = session_options(threads)
+        self._compiled: dict[tuple[str, ...], Any] = {}
         self._compile(self._choose(outputs, None)[0], file)
 
     def _compile(self, outputs: tuple[str, ...], file: GraphFile):
