@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 #: s; the machine may be busy
 PATIENCE = 90.0
@@ -62,6 +63,14 @@ class Ros:
         from foundry_ros.processes import NodeProcess, local_environment
 
         return NodeProcess(node, parameters, local_environment(self.domain), remappings)
+
+
+def stopped(pid: int) -> bool:
+    """Whether a process is gone, or only waits to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def wait_for(condition, timeout: float = PATIENCE, what: str = "condition"):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from observer import stopped, wait_for
 
 torch = pytest.importorskip("torch")
 
@@ -57,13 +58,6 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
         assert torch.equal(value, resumed[name]), name
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 def test_no_worker_outlives_a_killed_trainer(tmp_path):
     # batches wait in a pipe that is full: a worker that writes into it never comes to ask for its parent
@@ -77,7 +71,4 @@ def test_no_worker_outlives_a_killed_trainer(tmp_path):
         process.kill()
         process.stdout.close()
     assert workers
-    deadline = time.monotonic() + 20
-    while not all(map(is_gone, workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert all(map(is_gone, workers))
+    wait_for(lambda: all(map(stopped, workers)), 20, "the workers to end")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from observer import wait_for
+from observer import stopped, wait_for
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("torch", reason="training needs torch")
@@ -76,14 +76,6 @@ def sweep(seed: int) -> PointCloud2:
     packed = np.zeros(len(points), np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")]))
     packed["x"], packed["y"], packed["z"] = points.T
     return messages.records_message(Header(stamp=messages.to_time(seed), frame_id="lidar"), packed)
-
-
-def stopped(pid: int) -> bool:
-    """Whether a process is gone, or only waits to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 class Trainer:

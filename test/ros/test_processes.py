@@ -10,7 +10,7 @@ import time
 from xml.etree import ElementTree
 
 import pytest
-from observer import wait_for
+from observer import stopped, wait_for
 
 from foundry_core.card import share_directory
 from foundry_core.errors import InputError
@@ -153,13 +153,6 @@ def test_a_node_ends_when_its_parent_is_killed(impostor, tmp_path):
         child = int(parent.stdout.readline())
         parent.kill()
 
-    def gone() -> bool:
-        try:
-            with open(f"/proc/{child}/stat", encoding="ascii") as stream:
-                return stream.read().split()[2] == "Z"
-        except OSError:
-            return True
-
     start = time.monotonic()
-    wait_for(gone, 10, "the node to end")
+    wait_for(lambda: stopped(child), 10, "the node to end")
     assert time.monotonic() - start < 10

@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+from observer import stopped
 from street_scene import BOX, POLE, street
 from tiny_model import write_tiny_model
 
@@ -284,7 +285,7 @@ def test_replay_stops_its_nodes_on_ctrl_c(street_bag, model, tmp_path):
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode not in (0, None)
-    assert not any(_alive(pid) for pid in nodes)
+    assert all(map(stopped, nodes))
 
 
 def test_a_crashed_node_is_reported(model, tmp_path):
@@ -298,7 +299,7 @@ def test_a_crashed_node_is_reported(model, tmp_path):
     _, text = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "perception_node ended with signal SIGKILL" in text and "Traceback" not in text
-    assert not any(_alive(pid) for pid in nodes)
+    assert all(map(stopped, nodes))
 
 
 def test_up_runs_until_ctrl_c(model):
@@ -337,7 +338,7 @@ def test_up_runs_until_ctrl_c(model):
                         os.kill(pid, signal.SIGKILL)
         assert process.returncode == 0, text
         assert "Traceback" not in text
-        assert not any(_alive(pid) for pid in nodes)
+        assert all(map(stopped, nodes))
 
 
 def test_up_refuses_what_it_cannot_use(tmp_path):
@@ -361,10 +362,3 @@ def _children(parent: int, count: int, timeout: float = 60.0) -> list[int]:
             return found
         time.sleep(0.05)
     raise AssertionError(f"{count} child processes did not appear")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
