@@ -17,6 +17,8 @@ from foundry_ros import messages
 
 #: s that a node which is there, but does not answer yet, is waited for: it loads its model and, once, compiles
 LOADING = 600.0
+#: s that a connection has stood before it is used: a second node of the name may be discovered a little later
+SETTLING = 0.5
 
 
 class ReplayFailed(RuntimeError):
@@ -61,6 +63,7 @@ class Answerer:
         deadline = time.monotonic() + timeout
         latest = deadline + LOADING
         state, missing = "not found", "the node became active too late"
+        since = float("inf")
         while time.monotonic() < deadline:
             if state != "active":
                 begin = time.monotonic()
@@ -75,7 +78,9 @@ class Answerer:
                 with self.change:
                     if int(self.diagnostics.get("input_publishers", 0)) > 0 and self._matched():
                         self.refuse_twins()
-                        return dict(self.diagnostics)
+                        since = min(since, time.monotonic())
+                        if time.monotonic() - since >= SETTLING:
+                            return dict(self.diagnostics)
                     self.change.wait(0.1)
         if state != "active":
             missing = f"'{self.name}' is {state}"
