@@ -17,7 +17,7 @@ from foundry_ros import messages
 
 #: s that a node which is there, but does not answer yet, is waited for: it loads its model and, once, compiles
 LOADING = 600.0
-#: s that a connection has stood before it is used: a second node of the name may be discovered a little later
+#: s that a second node of the name is looked out for, which may be discovered a little later than the first
 SETTLING = 0.5
 
 
@@ -63,7 +63,6 @@ class Answerer:
         deadline = time.monotonic() + timeout
         latest = deadline + LOADING
         state, missing = "not found", "the node became active too late"
-        since = float("inf")
         while time.monotonic() < deadline:
             if state != "active":
                 begin = time.monotonic()
@@ -77,10 +76,9 @@ class Answerer:
                 missing = f"no diagnostics of '{self.name}' that show it connected"
                 with self.change:
                     if int(self.diagnostics.get("input_publishers", 0)) > 0 and self._matched():
+                        self.change.wait_for(lambda: len(self._processes) > 1, SETTLING)
                         self.refuse_twins()
-                        since = min(since, time.monotonic())
-                        if time.monotonic() - since >= SETTLING:
-                            return dict(self.diagnostics)
+                        return dict(self.diagnostics)
                     self.change.wait(0.1)
         if state != "active":
             missing = f"'{self.name}' is {state}"
