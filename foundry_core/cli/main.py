@@ -12,7 +12,9 @@ import errno
 import importlib
 import os
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from io import TextIOWrapper
+from types import ModuleType
 from typing import Annotated
 from xml.etree import ElementTree
 
@@ -24,9 +26,11 @@ from foundry_core.errors import InputError
 
 #: modules of this folder in the order of the help page; each adds its commands with ``register(app)``
 GROUPS = (
-    "demo", "predict", "teach", "models", "shapes", "embed", "train", "head", "shards", "convert", "evaluate",
-    "report", "export", "bench", "throughput", "world", "ros",
+    "predict", "teach", "models", "shapes", "embed", "train", "head", "shards", "convert", "evaluate", "report",
+    "export", "bench", "throughput", "world",
 )  # fmt: skip
+#: entry points of the installed package: modules with commands that start nodes, which the library does not know
+COMMANDS = "foundry.commands"
 
 #: what the system says of a path that cannot be used as it was given
 _BAD_PATH = (
@@ -68,9 +72,17 @@ def build() -> typer.Typer:
         `foundry COMMAND --help` is the manual of a command. Bad input ends with one line on stderr and exit code 2.
         """
 
-    for group in GROUPS:
-        importlib.import_module(f"foundry_core.cli.{group}").register(app)
+    for module in [*_installed(), *(importlib.import_module(f"foundry_core.cli.{group}") for group in GROUPS)]:
+        module.register(app)
     return app
+
+
+def _installed() -> list[ModuleType]:
+    try:
+        entries = distribution("foundry_ros").entry_points
+    except PackageNotFoundError:  # a bare checkout
+        return []
+    return [entry.load() for entry in sorted(entries, key=lambda entry: entry.name) if entry.group == COMMANDS]
 
 
 def _one_line(value: object) -> str:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from foundry_core import records
-from foundry_core.cli.demo import choose_close_ups, draw_report
 from foundry_core.data.procedural import CATEGORIES, PART_NAMES
 from foundry_core.data.world.bag import Truth
 from foundry_core.data.world.config import WorldConfig
@@ -13,6 +12,7 @@ from foundry_core.data.world.simulate import Simulator
 from foundry_core.errors import InputError
 from foundry_core.evaluation.matching import Match, Matcher
 from foundry_core.scene.config import room_config, street_config
+from foundry_ros.cli.demo import choose_close_ups, draw_report
 
 pytest.importorskip("matplotlib")
 NAMES = (dict(enumerate(CATEGORIES)), dict(enumerate(PART_NAMES)))

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from foundry_core.card import share_directory
-from foundry_core.cli.ros import replay
 from foundry_ros import parameters
+from foundry_ros.cli.ros import replay
 
 LAUNCH = sorted((share_directory() / "launch").glob("*.launch.py"))
 MODULES = {

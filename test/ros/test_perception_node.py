@@ -279,6 +279,6 @@ def test_bad_parameters_end_the_node_with_one_line(ros, tiny_model, arguments, c
 def test_nothing_of_torch_is_imported():
     code = (
         "import sys; sys.modules['torch'] = sys.modules['sklearn'] = sys.modules['matplotlib'] = None;"
-        "import foundry_ros.perception_node, foundry_ros.bag_replay, foundry_core.cli.ros"
+        "import foundry_ros.perception_node, foundry_ros.bag_replay, foundry_ros.cli.ros"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=local_environment(99))

@@ -140,8 +140,8 @@ def test_throughput_in_loops_with_the_clock_and_a_plot(street_bag, model, tmp_pa
 
 
 def test_the_node_draws_itself_and_refuses_files_that_it_cannot_write(street_bag, model, tmp_path):
-    from foundry_core.cli.ros import run_replay
     from foundry_core.errors import InputError
+    from foundry_ros.cli.ros import run_replay
     from foundry_ros.processes import NodeProcess, local_environment
 
     plot = tmp_path / "plot.png"

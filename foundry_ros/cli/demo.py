@@ -32,16 +32,16 @@ def run_demo(
     """Simulate, replay through the nodes, compare; writes ``bag/``, ``report.json`` and ``demo.png`` to ``out``.
 
     Returns:
-        the report: the figures of :func:`foundry_core.cli.ros.run_replay` and of
+        the report: the figures of :func:`foundry_ros.cli.ros.run_replay` and of
         :meth:`foundry_core.evaluation.matching.Matching.report`.
     """
     from foundry_core.card import find_model, load_card
     from foundry_core.cli.common import DEFAULT_MODEL, write_json
-    from foundry_core.cli.ros import run_replay
     from foundry_core.data.world.bag import write_world_bag
     from foundry_core.evaluation.matching import match_bag
     from foundry_core.runtime.session import check_budget
     from foundry_core.scene.config import room_config, street_config
+    from foundry_ros.cli.ros import run_replay
     from foundry_ros.processes import require_ros
 
     require_ros()
