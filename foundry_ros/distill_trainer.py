@@ -74,8 +74,10 @@ class DistillTrainer(Node):
         self.training = TrainingProcess(self.out)
         self.collection = SegmentCollection(settings.max_segments, settings.points)
         self.failure, self.finished = "", False
-        self._cutter = SegmentCutter(self.collection, settings.scene, settings.sweep_period, settings.nice)
-        self._shapes = self._rejected = self._written = 0
+        self._cutter = SegmentCutter(
+            self.collection, settings.scene, settings.sweep_period, settings.hold_out, settings.nice
+        )
+        self._shapes = self._test_shapes = self._rejected = self._written = 0
         self._last_save, self._last_warning = time.monotonic(), -WARNING_PERIOD
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
@@ -91,7 +93,9 @@ class DistillTrainer(Node):
 
     def _open_data(self) -> None:
         if self.data.suffix == ".npz" and self.settings.data:
-            self._shapes = len(load_shapes(self.data).train())
+            shapes = load_shapes(self.data)
+            self._shapes = len(shapes.train())
+            self._test_shapes = len(shapes) - self._shapes
             return
         if self.settings.data:
             bag, self.data = self.data, self.out / "segments.npz"
@@ -160,6 +164,8 @@ class DistillTrainer(Node):
         resumes = (self.out / "checkpoint.pt").is_file()
         arguments = ["distill", "--config", str(self.config_path), "--data", str(self.data), "--fresh"]
         arguments += ["--teacher", str(self.teacher), "--resume" if resumes else "--out", str(self.out)]
+        if self._held_out():
+            arguments += ["--held-out", str(self.data)]
         if settings.minutes is not None:
             arguments += ["--minutes", str(settings.minutes)]
         pid = self.training.start(arguments, settings.nice)
@@ -217,6 +223,9 @@ class DistillTrainer(Node):
     def _segments(self) -> int:
         return self._shapes or len(self.collection)
 
+    def _held_out(self) -> int:
+        return self._test_shapes or self.collection.held_out
+
     def _on_timer(self) -> None:
         if not self.context.ok():
             return
@@ -243,11 +252,12 @@ class DistillTrainer(Node):
     def _publish_diagnostics(self) -> None:
         state = self.state()
         values = {
-            "state": state, "segments": self._segments(), "accepted": self.collection.accepted,
+            "state": state, "segments": self._segments(), "held_out": self._held_out(),
+            "accepted": self.collection.accepted,
             "repeated": self.collection.repeated, "sweeps": self._cutter.sweeps, "rejected": self._rejected,
             "teacher": self.teacher.name, "config": self.config.name, "out": self.out,
             "checkpoint": (self.out / "checkpoint.pt").is_file(), "pid": self.training.pid or "",
-            **self.training.last_row(),
+            **self.training.progress(),
         }  # fmt: skip
         level, text = DiagnosticStatus.OK, state
         if state == "failed":

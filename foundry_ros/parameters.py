@@ -93,7 +93,9 @@ class ReplayParameters(Settings):
 class DistillParameters(Settings):
     """Parameters of ``distill_trainer``."""
 
-    config: str = Field("foundry-edge", min_length=1, description="a configuration in config/train, or a YAML file")
+    config: str = Field(
+        "foundry-edge-adapt", min_length=1, description="a configuration in config/train, or a YAML file"
+    )
     teacher: str = Field("teacher-small", min_length=1, description="a shipped model's name or a model directory")
     data: str = Field("", description=".npz shape set or rosbag2 recording; empty: collect from ~/input")
     topic: str = Field("", description="PointCloud2 topic of the bag; empty: the only one, or /points among several")
@@ -102,6 +104,7 @@ class DistillParameters(Settings):
     max_segments: int = Field(4000, ge=1, le=100_000, description="segments kept; a random sample of more")
     points: int = Field(1024, ge=128, le=8192, description="points of each kept segment")
     sweep_period: float = Field(0.5, ge=0, le=3600, description="s between sweeps that are cut into segments")
+    hold_out: float = Field(0.2, ge=0, le=0.5, description="share of these sweeps that fidelity is measured on instead")
     scene: SceneConfig = SceneConfig()
     nice: int = Field(10, ge=0, le=19, description="niceness of cutting and training; perception has 0")
     autostart: bool = Field(

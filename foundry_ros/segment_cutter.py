@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -22,11 +23,14 @@ class SegmentCutter:
     Args:
         collection: takes the segments.
         period: s.
+        hold_out: share of the sweeps that is held out, see :class:`SegmentCollection`, evenly over time.
         nice: niceness of the thread that cuts.
     """
 
-    def __init__(self, collection: SegmentCollection, scene: SceneConfig, period: float, nice: int) -> None:
-        self.collection, self.scene, self.nice = collection, scene, nice
+    def __init__(
+        self, collection: SegmentCollection, scene: SceneConfig, period: float, hold_out: float, nice: int
+    ) -> None:
+        self.collection, self.scene, self.hold_out, self.nice = collection, scene, hold_out, nice
         self.sweeps = 0
         self._period_ns = int(period * 1e9)
         self._last_ns: int | None = None
@@ -52,8 +56,9 @@ class SegmentCutter:
                 os.setpriority(os.PRIO_PROCESS, thread, self.nice)
         cloud = pointcloud2.to_cloud(message, source)
         self._last_ns = now_ns
+        held_out = math.floor((self.sweeps + 1) * self.hold_out) > math.floor(self.sweeps * self.hold_out)
         for segment in find_segments(cloud, self.scene).segments if len(cloud) else ():
-            self.collection.offer(segment.points, segment.center)
+            self.collection.offer(segment.points, segment.center, held_out)
         self.sweeps += 1
 
     def read_bag(self, path: Path, topic: str | None) -> None:

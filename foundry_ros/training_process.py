@@ -19,6 +19,20 @@ from typing import Any
 
 from foundry_core.children import end_with_parent
 
+#: bytes at the end of a log that hold its newest rows, those with measurements among them
+_TAIL = 65536
+
+
+def _rows(lines: bytes) -> list[dict[str, Any]]:
+    """The complete rows among lines of a log; the first and the last may be torn."""
+    rows = []
+    for line in lines.splitlines():
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
+
 
 class TrainingProcess:
     """At most one run of the ``foundry`` command, whose output goes to ``folder/train.log``.
@@ -91,20 +105,24 @@ class TrainingProcess:
                 process.wait()
         return True
 
-    def last_row(self) -> dict[str, Any]:
-        """The newest complete row of ``log.jsonl``; empty before there is one."""
+    def progress(self) -> dict[str, Any]:
+        """The newest row of ``log.jsonl``; empty before there is one.
+
+        What is measured only now and then has its newest value, and as ``<name>_before`` that of before the first step.
+        """
         try:
             with open(self.folder / "log.jsonl", "rb") as stream:
-                stream.seek(max(0, stream.seek(0, os.SEEK_END) - 8192))
-                lines = stream.read().splitlines()
+                first = _rows(stream.readline())
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
+                rows = [*first, *_rows(stream.read())]
         except OSError:
             return {}
-        for line in reversed(lines):
-            with contextlib.suppress(ValueError):
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    return row
-        return {}
+        if not rows:
+            return {}
+        measured = {key: value for row in rows[:1] if row.get("step") == 0 for key, value in row.items()}
+        newest = {key: row[key] for row in rows for key in row.keys() & measured.keys()}
+        before = {f"{key}_before": value for key, value in measured.items() if key not in ("step", "seconds")}
+        return before | newest | rows[-1]
 
     def last_words(self) -> str:
         """The last line of the output."""

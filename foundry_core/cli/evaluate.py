@@ -151,7 +151,7 @@ def register(app: typer.Typer) -> None:
     @group.command()
     def fidelity(
         model: Annotated[list[str], typer.Option(help="student or baseline; may be repeated")],
-        data: Annotated[list[Path], typer.Option(help="labelled shape set or data set folder; may be repeated")],
+        data: Annotated[list[Path], typer.Option(help="shape set: .npz or data set folder; may be repeated")],
         teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: all of a card")] = None,
         shift: Shifts = None,
@@ -167,7 +167,7 @@ def register(app: typer.Typer) -> None:
         super: percent of test shapes that a linear classifier gets right: the teacher's own, the same one applied
         unchanged to the student, one learned on the student, one learned on its supertokens alone. used: supertokens
         that own a token of a cloud. Controls are R² too: A S, of a decoder that sees the supertokens alone; shuffled,
-        with the supertokens of another cloud; s=0, with supertokens of zeros.
+        with the supertokens of another cloud; s=0, with supertokens of zeros. A set without labels has no accuracies.
 
         --shift: jitter, outliers, dropout-global, dropout-local, occlusion, density, rotation; teacher and student
         then see the same corrupted clouds, the classifiers stay those of the clean ones.
@@ -180,7 +180,6 @@ def register(app: typer.Typer) -> None:
         from foundry_core.evaluation import fidelity as judging
         from foundry_core.evaluation.corruptions import parse_shifts
         from foundry_core.evaluation.features import progress_bar
-        from foundry_core.evaluation.probe import Split
 
         shifts = parse_shifts(shift or ())
         sources = judging.load_sources(model, seed)
@@ -189,7 +188,7 @@ def register(app: typer.Typer) -> None:
         for path in data:
             if data_name(path) in splits:
                 raise InputError(f"{path}: a second set of this name; rename one")
-            splits[data_name(path)] = Split.of(load_shapes(path), validation=validation)
+            splits[data_name(path)] = judging.split_of(load_shapes(path), validation)
         table = Table(title=f"fidelity to {reference.name}, {split} split, mean over {seeds} seeds")
         for column in ("data", "shift", "model", "s", *(heading for heading, _, _ in COLUMNS)):
             table.add_column(column, overflow="fold", no_wrap=column in ("R²", "swap"))

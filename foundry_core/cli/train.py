@@ -138,6 +138,10 @@ def register(app: typer.Typer) -> None:
         teacher: Annotated[str | None, typer.Option(help="name or path of the teacher; default: the config's")] = None,
         cache: Cache = Path("runs/cache"),
         fresh: Annotated[bool, typer.Option("--fresh", help="no cache: endless new clouds, slower steps")] = False,
+        held_out: Annotated[
+            Path | None, typer.Option(help="shape set on whose test split fidelity is measured on the way")
+        ] = None,
+        measure_every: Annotated[int, typer.Option(min=1, help="steps between these measurements")] = 500,
         minutes: Minutes = None,
         resume: Resume = None,
         out: Out = None,
@@ -156,7 +160,7 @@ def register(app: typer.Typer) -> None:
         if fresh:
             settings = settings.model_copy(update={"cache": 0})
         folder = run_folder(resume, out, settings.name)
-        card = run(settings, folder, minutes, str(config), cache)
+        card = run(settings, folder, minutes, str(config), cache, held_out, measure_every)
         _say(f"wrote {folder / card.name}: {card.parameters:,} parameters")
 
     @app.command()

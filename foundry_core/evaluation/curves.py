@@ -13,6 +13,7 @@ from foundry_core.evaluation.pictures import pyplot, save_figure
 
 CURVES = "curves.png"
 PROBE = "probe_"  # before the name of a shape set: percent right
+HELD_OUT = "held_out_"  # before r2 and cosine, on clouds that are not learned from
 
 _PROGRESS = ("step", "seconds", "samples_per_second")
 _PARTS = ("features", "pooled", "supertokens", "alone", "usage", "tokenizer")  # of a distillation's loss
@@ -20,6 +21,7 @@ _PARTS = ("features", "pooled", "supertokens", "alone", "usage", "tokenizer")  #
 _PANELS: dict[str, Callable[[str], bool]] = {
     "loss": lambda key: key == "loss" or key in _PARTS,
     "probe, % right": lambda key: key.startswith(PROBE),
+    "fidelity, held out": lambda key: key.startswith(HELD_OUT),
     "deviation of features": lambda key: key.endswith("_std"),
     "effective rank over clouds": lambda key: key.endswith("_rank"),
     "learning rate": lambda key: key == "learning_rate",
@@ -73,8 +75,8 @@ def draw_curves(log: str, path: Path, title: str) -> None:
         panel.set_visible(False)
     for panel, (name, scalars) in zip(axes.flat, shown.items(), strict=False):
         for number, (key, (steps, values)) in enumerate(scalars.items()):
-            marker = "o" if key.startswith(PROBE) or len(steps) == 1 else None
-            label = key.removeprefix(PROBE).replace("_", " ")
+            marker = "o" if key.startswith((PROBE, HELD_OUT)) or len(steps) == 1 else None
+            label = key.removeprefix(PROBE).removeprefix(HELD_OUT).replace("_", " ")
             panel.plot(steps, values, color=class_color(number), lw=1.3, marker=marker, ms=4, label=label)
         panel.set_title(name, fontsize=10)
         panel.set_xlabel("step", fontsize=8)

@@ -76,6 +76,12 @@ class _Candidate:
     supertoken_probes: list[list[Pipeline]]
 
 
+def split_of(data: ShapeSet, validation: bool) -> Split:
+    """The parts of a shape set; a set without any label is judged by what needs none."""
+    labelled = data.label is not None and bool((data.label >= 0).any())
+    return Split.of(data, validation=validation) if labelled else Split.without_labels(data, validation)
+
+
 def choose_teacher(sources: Sequence[Source], named: str | None) -> Source:
     """The teacher named, or the one that all sources were made from.
 
@@ -142,7 +148,7 @@ class Judge:
         return _Advance(self.progress, title, total)
 
     def _fit(self, features: np.ndarray | None) -> list[Pipeline]:
-        if features is None:
+        if features is None or not self.split.labelled:
             return []
         return [fit_probe("linear", features, self.split.train.label, seed) for seed in self.seeds]
 
@@ -178,13 +184,18 @@ class Judge:
     def _compare(
         self, answers: Answers, teacher: np.ndarray, candidate: _Candidate, number: int
     ) -> dict[str, list[float]]:
-        label = self.split.test.label
         same, overlap = neighbor_agreement(answers.pooled, teacher)
         values = {
             "cka": [linear_cka(answers.pooled, teacher)],
             "neighbor_same_percent": [same],
             "neighbor_overlap_percent": [overlap],
         }
+        return values | self._accuracies(answers, teacher, candidate, number) if self.split.labelled else values
+
+    def _accuracies(
+        self, answers: Answers, teacher: np.ndarray, candidate: _Candidate, number: int
+    ) -> dict[str, list[float]]:
+        label, values = self.split.test.label, {}
         told = [head.predict(teacher) for head in self.heads]
         swapped = [head.predict(answers.pooled) for head in self.heads]
         reference = [100.0 * float((answer == label).mean()) for answer in told]

@@ -36,7 +36,11 @@ TWIN_DISTANCE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled clouds to learn from and to be judged on, with one class list; ``unlabelled`` others were left out."""
+    """Clouds to learn from and to be judged on, with one class list or both without labels.
+
+    Attributes:
+        unlabelled: shapes of a labelled set that were left out because they have none.
+    """
 
     train: ShapeSet
     test: ShapeSet
@@ -71,11 +75,22 @@ class Split:
         return replace(split, unlabelled=unlabelled)
 
     @classmethod
+    def without_labels(cls, data: ShapeSet, validation: bool = False) -> Split:
+        """The parts that :meth:`of` gives, of a set that has no labels: for figures that need none."""
+        return cls._validation(data.train()) if validation else cls(data.train(), data.test())
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the clouds have labels."""
+        return self.train.label is not None
+
+    @classmethod
     def _validation(cls, train: ShapeSet) -> Split:
         rng = np.random.default_rng(0)
         held = np.zeros(len(train), bool)
-        for label in np.unique(train.label):
-            members = rng.permutation(np.flatnonzero(train.label == label))
+        classes = np.zeros(len(train), int) if train.label is None else train.label
+        for label in np.unique(classes):
+            members = rng.permutation(np.flatnonzero(classes == label))
             held[members[: round(len(members) / 4)]] = True
         if not held.any() or held.all():
             raise InputError(f"{train.name}: split: too few train shapes to hold a quarter of each class; add shapes")

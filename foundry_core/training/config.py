@@ -119,6 +119,12 @@ class DistillConfig(Settings):
         "when empty",
     )
     default_budget: int | None = Field(None, description="one of the budgets, for the card; the largest if not set")
+    default_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="share of the steps whose other budget is the default one; null: all others are as likely",
+    )
     temperature: tuple[float, float] = Field((1.0, 0.5), description="of the assignment noise, first and last step")
     cache: int = Field(
         0, ge=0, description="clouds whose teacher features are computed once and kept on disk; 0: endless fresh clouds"

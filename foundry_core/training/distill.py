@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, Training, find_model, sha256
+from foundry_core.card import WEIGHTS_FILE, Architecture, Heads, ModelCard, Training, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.models.gate import over_budget
@@ -19,6 +19,7 @@ from foundry_core.models.student import Encoded, Student
 from foundry_core.models.supertokens import usage_shortfall
 from foundry_core.training.cache import CachedFeatures, build_cache, cache_key
 from foundry_core.training.config import DistillConfig
+from foundry_core.training.held_out import HeldOutFidelity
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.loop import Run
 from foundry_core.training.specialist import answer_distance, task_file, teacher_classifier
@@ -142,6 +143,11 @@ class Distillation:
     def _budgets(self) -> list[int]:
         """The largest budget, and one of the others."""
         full, *others = sorted(self.config.budgets or [self.student.architecture.supertokens.count], reverse=True)
+        default, share = self.config.default_budget, self.config.default_share
+        if share is not None and default in others:
+            if len(others) == 1 or float(torch.rand(())) < share:
+                return [full, default]
+            others.remove(default)
         return [full, others[int(torch.randint(len(others), (1,)))]] if others else [full]
 
 
@@ -173,20 +179,16 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
 
 def _start(
     config: DistillConfig, architecture: Architecture, teacher: ModelCard, source: str
-) -> tuple[nn.Module | None, list[Training]]:
-    """The student to go on from, if any, and the trainings behind it or behind the teacher."""
+) -> tuple[Perception | None, Heads, list[Training]]:
+    """The student to go on from, if any, its heads, and the trainings behind it or behind the teacher."""
     if config.start is None:
-        return None, teacher.training
+        return None, Heads(), teacher.training
     model, card = load_model(config.start)
     if card.architecture != architecture:
         raise InputError(f"{source}: start: {config.start} is of another architecture; correct one of them")
     if card.training[: len(teacher.training)] != teacher.training:
         raise InputError(f"{source}: start: {config.start} is no student of {teacher.name}; name one that is")
-    after = card.training[len(teacher.training) :]
-    return model.backbone, [
-        *teacher.training,
-        *(record for record in after if record.parent == teacher.name),
-    ]  # not of its heads
+    return model, card.heads, card.training
 
 
 def distill(
@@ -195,26 +197,38 @@ def distill(
     minutes: float | None = None,
     source: str = "",
     cache: Path = Path("runs/cache"),
+    held_out: Path | None = None,
+    measure_every: int = 500,
 ) -> ModelCard:
     """Train (or resume in ``out``) and write the model directory ``out/<name>``; its card.
 
+    A student that goes on from one with heads keeps them: they read the teacher's features, which it rebuilds.
+
     Args:
         cache: folder of the feature caches, where the configuration asks for one.
+        held_out: shape set on whose test split fidelity is measured every ``measure_every`` steps, for log and card.
     """
     teacher, teacher_card = load_model(config.teacher)
     architecture = _checked(config, teacher_card, source)
     size = teacher_card.preprocessing
     torch.manual_seed(config.loop.seed)
     torch.set_num_threads(config.loop.threads)
-    start, history = _start(config, architecture, teacher_card, source)
+    start, heads, history = _start(config, architecture, teacher_card, source)
     classifier = None
     if config.task is not None:
         path = task_file(config.data.files, config.task, source).path
         classifier = teacher_classifier(teacher.backbone.eval(), path, size)
-    task = Distillation(config, teacher.backbone, Student(architecture), start, classifier)
+    task = Distillation(
+        config, teacher.backbone, Student(architecture), None if start is None else start.backbone, classifier
+    )
     # the stream's seed is not the run's: students that are compared see the same clouds
     stream = ShapeStream(config.data, size.points, config.stream_seed)
+    measured = None
+    if held_out is not None:
+        budget = config.default_budget or architecture.supertokens.count
+        measured = HeldOutFidelity(task.student, teacher.backbone, held_out, size, budget, measure_every)
     run = Run(out, task, config.loop, config, minutes)
+    run.probes = measured
     teacher.to(run.device)
     if classifier is not None:
         classifier.to(run.device)
@@ -235,6 +249,8 @@ def distill(
         preprocessing=size,
         budgets=sorted(config.budgets) or [architecture.supertokens.count],
         default_budget=config.default_budget,
+        heads=heads,
+        metrics=measured.metrics() if measured else [],
         training=[
             *history,
             run.record(
@@ -248,4 +264,6 @@ def distill(
             ),
         ],
     )
-    return run.write(Perception(task.student, card.architecture.token_width), card)
+    network = start or Perception(task.student, card.architecture.token_width)
+    network.backbone = task.student
+    return run.write(network, card)

@@ -63,7 +63,8 @@ class Run:
     goes on as an uninterrupted one would, in any number of processes. Only the first process writes.
 
     Attributes:
-        probes: gives more scalars for a row of the log, from its step and whether it is the run's last.
+        probes: gives more scalars for a row of the log, from its step and whether it is the run's last; asked before
+            the first step too.
     """
 
     probes: Callable[[int, bool], dict[str, float]] | None = None
@@ -200,7 +201,9 @@ class Run:
         with RunLog.sole(self.directory, _warn) if self.leads else nullcontext() as log:
             self.resume()
             if log:
-                log.cut(self.step)
+                log.cut(self.step or -1)
+                if self.probes and self.step == 0:
+                    log.add({"step": 0, "seconds": 0.0, **self.probes(0, False)})
             self._train(batches, title, log)
         if self.average:
             self.task.module.load_state_dict(self.average.state)

@@ -20,6 +20,19 @@ from foundry_core.evaluation.probe import Split, probe_accuracy
 from foundry_core.models.heads import pool
 
 
+class Every:
+    """Whether a measurement is due at a row of the log: at step 0, past each multiple of ``every``, and at the last."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.seen: int | None = None
+
+    def __call__(self, step: int, last: bool) -> bool:
+        before = step - 1 if self.seen is None else self.seen
+        self.seen = step
+        return last or step // self.every != before // self.every
+
+
 class Probes:
     """Linear probes every so many steps, on the validation part of each set's train split; test splits are not seen.
 
@@ -29,7 +42,7 @@ class Probes:
     Args:
         network: (centers, neighborhoods) to a dict with ``tokens`` [B,G,d]; the one that is being trained.
         paths: labelled shape sets.
-        every: steps between probes; one more at the end of the run.
+        every: steps between probes; one more before the first step and at the end of the run.
 
     Raises:
         InputError: a set without labels, with too few shapes, or named as another.
@@ -38,20 +51,18 @@ class Probes:
     def __init__(
         self, network: nn.Module, size: Preprocessing, paths: Sequence[Path], every: int = 2000, threads: int = 1
     ):
-        self.network, self.every, self.threads = network, every, threads
+        self.network, self.threads = network, threads
+        self._due = Every(every)
         self.sets: dict[str, tuple[Split, Groups, Groups]] = {}
         for path in paths:
             if (name := data_name(path)) in self.sets:
                 raise InputError(f"{path}: a second probe named {name}; rename the file")
             split = Split.of(load_shapes(path), validation=True)
             self.sets[name] = split, group_clouds(split.train.points, size), group_clouds(split.test.points, size)
-        self.seen: int | None = None
 
     def __call__(self, step: int, last: bool) -> dict[str, float]:
         """Percent right by set at a row of the log, as scalars for it; nothing where no probe is due."""
-        before = step - 1 if self.seen is None else self.seen
-        self.seen = step
-        if not last and step // self.every == before // self.every:
+        if not self._due(step, last):
             return {}
         training = self.network.training
         self.network.eval()

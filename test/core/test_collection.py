@@ -78,19 +78,33 @@ def test_segments_are_normalised_float16_and_feed_the_stream(tmp_path):
     assert stream[0].shape == (64, 3) and np.isfinite(stream[0]).all()
 
 
+def test_held_out_segments_are_a_sample_of_their_own_that_repeats_nothing(tmp_path):
+    rng = np.random.default_rng(5)
+    collection = SegmentCollection(10, points=128)
+    for k in range(30):
+        assert collection.offer(box(rng, center=CENTER + k), CENTER + k, held_out=k % 3 == 2)
+        assert not collection.offer(box(rng, center=CENTER + k), CENTER + k, held_out=k % 3 != 2)  # seen on either side
+    assert (len(collection), collection.held_out, collection.accepted) == (10, 2, 30)
+    assert collection.save(tmp_path / "segments.npz") == 10
+    shapes = load_shapes(tmp_path / "segments.npz")
+    assert len(shapes.train()) == 10 and len(shapes.test()) == 2
+    learned = {points.tobytes() for points in shapes.train().points}
+    assert not learned & {points.tobytes() for points in shapes.test().points}
+
+
 def test_a_restored_collection_goes_on(tmp_path):
     rng = np.random.default_rng(3)
     first = SegmentCollection(5, points=128)
     for k in range(20):
-        first.offer(box(rng, center=CENTER + k), CENTER + k)
+        first.offer(box(rng, center=CENTER + k), CENTER + k, held_out=k >= 17)
     first.save(tmp_path / "segments.npz")
     second = SegmentCollection(5, points=128)
     second.restore(tmp_path / "segments.npz")
-    assert (len(second), second.accepted) == (5, 20)
+    assert (len(second), second.held_out, second.accepted) == (5, 1, 20)
     np.testing.assert_array_equal(second.array(), first.array())
     smaller = SegmentCollection(3, points=128)
     smaller.restore(tmp_path / "segments.npz")
-    assert len(smaller) == 3
+    assert len(smaller) == 3 and smaller.accepted == 20
     with pytest.raises(InputError, match="segments.npz: 128 points per segment, expected 64"):
         SegmentCollection(5, points=64).restore(tmp_path / "segments.npz")
 

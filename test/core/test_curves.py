@@ -81,8 +81,8 @@ def test_probes_come_when_due_and_leave_the_network_as_it_was(shapes):
     before = {key: value.clone() for key, value in network.state_dict().items()}
     random = torch.get_rng_state()
     probes = Probes(network, Preprocessing(points=64, groups=16, neighbors=8), [shapes], every=100)
-    scores = [probes(step, last=step == 230) for step in (50, 100, 150, 210, 230)]
-    assert [bool(score) for score in scores] == [False, True, False, True, True]
+    scores = [probes(step, last=step == 230) for step in (0, 50, 100, 150, 210, 230)]
+    assert [bool(score) for score in scores] == [True, False, True, False, True, True]
     assert all(60 <= score["probe_forms"] <= 100 for score in scores if score)
     assert network.training and torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
@@ -95,7 +95,7 @@ def test_drawing_keeps_the_folder_locked(shapes, tmp_path, monkeypatch):
     refused = []
 
     def try_to_lock(self, step, last):
-        assert last == (tmp_path / "curves.png").exists()  # drawn after the first of two rows
+        assert last == (tmp_path / "curves.png").exists()  # drawn after the second of three rows
         refused.append(
             subprocess.run([sys.executable, "-c", lock, tmp_path / "log.jsonl"], capture_output=True).returncode
         )
@@ -103,7 +103,7 @@ def test_drawing_keeps_the_folder_locked(shapes, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Probes, "__call__", try_to_lock)
     pretrain(config(shapes, checkpoint_seconds=1e-9), tmp_path, probes=[shapes])
-    assert refused == [1, 1]
+    assert refused == [1, 1, 1]
 
 
 def test_a_probed_run_has_its_curves_and_the_weights_of_one_without(shapes, tmp_path):
@@ -112,6 +112,7 @@ def test_a_probed_run_has_its_curves_and_the_weights_of_one_without(shapes, tmp_
     pretrain(config(shapes), probed, probes=[shapes], probe_every=1000)
     assert (plain / "curves.png").stat().st_size > 1000
     rows = rows_of((probed / "log.jsonl").read_text())
-    assert [r["step"] for r in rows] == [50, 51] and "probe_forms" not in rows[0] and rows[1]["probe_forms"] > 50
+    assert [(r["step"], "probe_forms" in r) for r in rows] == [(0, True), (50, False), (51, True)]
+    assert rows[-1]["probe_forms"] > 50
     models = [(folder / "tiny" / "model.safetensors").read_bytes() for folder in (plain, probed)]
     assert models[0] == models[1]

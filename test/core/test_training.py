@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: it learns, it survives a kill, and a resumed run equals an uninterrupted one."""
 
+import contextlib
 import json
 import os
 import signal
@@ -15,9 +16,11 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
-from foundry_core.card import load_card  # noqa: E402
+from foundry_core.card import Heads, ObjectHead, load_card  # noqa: E402
+from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
-from foundry_core.models.registry import load_model  # noqa: E402
+from foundry_core.models.heads import Perception  # noqa: E402
+from foundry_core.models.registry import load_model, save_model  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
 from foundry_core.training.distill import distill, r_squared  # noqa: E402
@@ -221,6 +224,51 @@ def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
         copy = tmp_path / "copy"
         pretrain(parse(PretrainConfig, {**PRETRAIN, "loop": {**LOOP, "steps": 2}}, "test"), copy)
         distill(parse(DistillConfig, {**again, "teacher": str(copy / "tiny")}, "test"), tmp_path / "stranger")
+
+
+def test_an_adapted_student_keeps_its_heads_and_is_measured_on_what_it_did_not_learn(tmp_path):
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
+    teacher = str(tmp_path / "teacher" / "tiny")
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(12, 64, 3)) * rng.uniform(0.3, 1, (12, 1, 3))
+    np.savez(tmp_path / "seen.npz", points=points.astype(np.float32), split=np.arange(12) % 3 == 2)
+    values = {
+        "name": "student",
+        "teacher": teacher,
+        "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
+        "budgets": [2, 4],
+        "default_budget": 2,
+        "loop": {**LOOP, "steps": 20, "batch": 8},
+    }
+    distill(parse(DistillConfig, values, "test"), tmp_path / "first")
+    network, card = load_model(tmp_path / "first" / "student")
+    headed = Perception(network.backbone, 24, classes=3)
+    head = ObjectHead(classes=["box", "rod", "ball"], temperature=1.5)
+    save_model(tmp_path / "headed", headed, card.model_copy(update={"heads": Heads(objects=head)}))
+    again = {**values, "start": str(tmp_path / "headed"), "loop": {**LOOP, "steps": 120, "batch": 8}}
+    held_out, out = tmp_path / "seen.npz", tmp_path / "second"
+    card = distill(parse(DistillConfig, again, "test"), out, held_out=held_out, measure_every=100)
+    adapted, _ = load_model(out / "student")
+    assert card.heads.objects == head
+    assert all(
+        torch.equal(a, b) for a, b in zip(adapted.objects.parameters(), headed.objects.parameters(), strict=True)
+    )
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    measured = {row["step"]: row["held_out_r2"] for row in rows if "held_out_r2" in row}
+    assert set(measured) == {0, 100, 120} and measured[120] > measured[0]
+    judged = foundry_fidelity(str(out / "student"), teacher, held_out, tmp_path / "rows.json")
+    assert {metric.name: metric.value for metric in card.metrics} == pytest.approx(judged, abs=1e-4)
+    assert measured[120] == pytest.approx(judged["r2"], abs=1e-4)
+
+
+def foundry_fidelity(model: str, teacher: str, shapes: Path, out: Path) -> dict[str, float]:
+    """R² and cosine at s=2 as the command gives them for a set without labels; it has no accuracies."""
+    arguments = ["evaluate", "fidelity", "--model", model, "--teacher", teacher, "--data", str(shapes)]
+    with contextlib.suppress(SystemExit):
+        main([*arguments, "--budget", "2", "--seeds", "1", "--json", str(out)])
+    metrics = json.loads(out.read_text())[0]["metrics"]
+    assert "neighbor_same_percent" in metrics and not [name for name in metrics if "accuracy" in name]
+    return {name: metrics[name]["mean"] for name in ("r2", "cosine")}
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("fp32", False), ("bf16", True), ("auto", fast_bfloat16())])

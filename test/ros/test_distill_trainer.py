@@ -149,10 +149,12 @@ def test_collect_train_stop_resume_and_save(ros, settings, tmp_path):
 
         started = trainer.call("start")
         assert started.success and "starts" in started.message, started.message
-        assert load_shapes(run / "segments.npz").points.shape == (6, 128, 3)
+        segments = load_shapes(run / "segments.npz")  # the fifth sweep is held out
+        assert segments.train().points.shape == (6, 128, 3) and segments.test().points.shape == (2, 128, 3)
         assert not trainer.call("start").success
         running = trainer.wait(lambda f: f["state"] == "training" and int(f.get("step", 0)) >= 50, "progress")
         assert {"loss", "r2", "unused"} <= running.keys() and float(running["loss"]) > 0
+        assert running["held_out"] == "2" and running["held_out_r2"] == running["held_out_r2_before"]
         pid = int(running["pid"])
         assert os.getpriority(os.PRIO_PROCESS, pid) == 10 and os.getpgid(pid) == pid
         assert ros.node.count_subscribers("/points") == 0  # not while it trains
@@ -176,6 +178,7 @@ def test_collect_train_stop_resume_and_save(ros, settings, tmp_path):
         assert resumed.success and "goes on from its checkpoint" in resumed.message, resumed.message
         figures = trainer.wait(lambda f: f["state"] in ("done", "failed"), "the end")
         assert figures["state"] == "done", trainer.collected[-1]
+        assert float(figures["held_out_r2"]) > float(figures["held_out_r2_before"])
         rows = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
         assert rows == sorted(set(rows)) and rows[-1] > step, "the resumed run began anew"
 
@@ -185,6 +188,7 @@ def test_collect_train_stop_resume_and_save(ros, settings, tmp_path):
             network, card = load_model(run / "saved")
             assert card.name == "tiny-student" and card.training[-1].steps == rows[-1]
             assert "segments (train split)" in [data.name for data in card.training[-1].data]
+            assert [(m.name, m.data, m.split) for m in card.metrics][0] == ("r2", "segments", "test")
             assert trainer.call("save").success
         assert network.backbone.architecture.supertokens.count == 4
         assert process.stop(PATIENCE) == 0
