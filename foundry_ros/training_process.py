@@ -136,6 +136,9 @@ class TrainingProcess:
 def _become(parent: int, nice: int, command: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a node in the background of a shell may have inherited "ignore"
     os.nice(max(0, nice - os.nice(0)))
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        # where Linux groups processes by session, niceness counts within a group only, and this session is a new one
+        group.write(str(nice))
     end_with_parent(signal.SIGINT)
     if os.getppid() == parent:
         os.execv(command[0], list(command))

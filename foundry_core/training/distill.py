@@ -79,7 +79,7 @@ class Distillation:
         encoded = self.student.encode(
             centers,
             neighborhoods,
-            self._budgets(),
+            self.budgets(),
             first + (last - first) * progress,
             tokens=tokens if self.shared_tokenizer else None,
         )
@@ -140,8 +140,8 @@ class Distillation:
             losses["alone"] = smooth_l1(alone, target)
         return losses, statistics
 
-    def _budgets(self) -> list[int]:
-        """The largest budget, and one of the others."""
+    def budgets(self) -> list[int]:
+        """The supertoken counts of a step: the largest, and one of the others, drawn from torch's generator."""
         full, *others = sorted(self.config.budgets or [self.student.architecture.supertokens.count], reverse=True)
         default, share = self.config.default_budget, self.config.default_share
         if share is not None and default in others:

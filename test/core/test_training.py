@@ -20,10 +20,10 @@ from foundry_core.card import Heads, ObjectHead, load_card  # noqa: E402
 from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.heads import Perception  # noqa: E402
-from foundry_core.models.registry import load_model, save_model  # noqa: E402
+from foundry_core.models.registry import create_model, load_model, save_model  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
-from foundry_core.training.distill import distill, r_squared  # noqa: E402
+from foundry_core.training.distill import Distillation, distill, r_squared  # noqa: E402
 from foundry_core.training.precision import fast_bfloat16, mixed_precision  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 
@@ -269,6 +269,28 @@ def foundry_fidelity(model: str, teacher: str, shapes: Path, out: Path) -> dict[
     metrics = json.loads(out.read_text())[0]["metrics"]
     assert "neighbor_same_percent" in metrics and not [name for name in metrics if "accuracy" in name]
     return {name: metrics[name]["mean"] for name in ("r2", "cosine")}
+
+
+@pytest.mark.parametrize(("share", "expected"), [(None, 1 / 3), (0.6, 0.6), (1.0, 1.0), (0.0, 0.0)])
+def test_the_default_budget_is_trained_in_its_share_of_the_steps(share, expected):
+    values = {
+        "name": "student",
+        "teacher": "none",
+        "architecture": {**ARCHITECTURE, "supertokens": {"count": 8}},
+        "budgets": [1, 2, 4, 8],
+        "default_budget": 4,
+        "default_share": share,
+    }
+    config = parse(DistillConfig, values, "test")
+    architecture = config.architecture
+    teacher = create_model(architecture.model_copy(update={"supertokens": None}))
+    task = Distillation(config, teacher, create_model(architecture))
+    torch.manual_seed(0)
+    draws = [task.budgets() for _ in range(2000)]
+    assert {full for full, _ in draws} == {8}
+    shares = {budget: sum(other == budget for _, other in draws) / 2000 for budget in (1, 2, 4)}
+    assert shares[4] == pytest.approx(expected, abs=0.04)
+    assert shares[1] == pytest.approx((1 - expected) / 2, abs=0.04)
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("fp32", False), ("bf16", True), ("auto", fast_bfloat16())])

@@ -157,6 +157,8 @@ def test_collect_train_stop_resume_and_save(ros, settings, tmp_path):
         assert running["held_out"] == "2" and running["held_out_r2"] == running["held_out_r2_before"]
         pid = int(running["pid"])
         assert os.getpriority(os.PRIO_PROCESS, pid) == 10 and os.getpgid(pid) == pid
+        group = Path(f"/proc/{pid}/autogroup")
+        assert not group.exists() or group.read_text().split()[-1] == "10"
         assert ros.node.count_subscribers("/points") == 0  # not while it trains
         assert not trainer.call("save").success
 
