@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz soak kill-training lint clean environment-demo environment-dev
+.PHONY: help demo test fuzz soak beside kill-training lint clean environment-demo environment-dev
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(if $(shell $(name) -c 'import sys; assert (3,10) <= sys.version_info < (3,13)' 2>/dev/null && echo ok),$(name))))
 SOURCES := setup.py setup.cfg package.xml pyproject.toml constraints.txt
@@ -30,6 +30,9 @@ fuzz: environment-dev ## malformed messages and files, 100,000 through decoding,
 
 soak: environment-dev ## 10 Hz of 120,000 points through the real node for MINUTES (20): memory, handles, drops; out/soak.json
 	PYTHONPATH=.:test .venv-dev/bin/python -m soak --minutes $(MINUTES)
+
+beside: environment-dev ## perception alone and beside distill_trainer on one core: latencies; out/beside.json
+	PYTHONPATH=.:test .venv-dev/bin/python -m beside
 
 lint: environment-dev ## ruff
 	.venv-dev/bin/ruff check .

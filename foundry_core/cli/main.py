@@ -26,8 +26,8 @@ from foundry_core.errors import InputError
 
 #: modules of this folder in the order of the help page; each adds its commands with ``register(app)``
 GROUPS = (
-    "predict", "teach", "models", "shapes", "embed", "train", "head", "shards", "convert", "evaluate", "report",
-    "export", "bench", "throughput", "world",
+    "predict", "teach", "models", "shapes", "embed", "train", "average", "head", "shards", "convert", "evaluate",
+    "report", "export", "bench", "throughput", "world",
 )  # fmt: skip
 #: entry points of the installed package: modules with commands that start nodes, which the library does not know
 COMMANDS = "foundry.commands"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,7 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=300.0, help="s for the node to start (it may compile first)")
     parser.add_argument("--json", type=Path, default=Path("out/soak.json"))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the node too
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(share_directory() / "config" / "fastdds.xml"))
     report = measure(options.minutes, options.model, options.patience)
