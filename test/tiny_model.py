@@ -13,18 +13,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from foundry_core.card import (
-    GRAPH_FILE,
-    Architecture,
-    EncoderConfig,
-    Heads,
-    ModelCard,
-    ObjectHead,
-    PartHead,
-    Preprocessing,
-    SupertokenConfig,
-    write_card,
-)
+from foundry_core.architecture import Architecture, EncoderConfig, Preprocessing, SupertokenConfig
+from foundry_core.card import GRAPH_FILE, Heads, ModelCard, ObjectHead, PartHead, write_card
 
 CLASSES = ["box", "pole"]
 PARTS = ["bottom", "top"]

@@ -14,7 +14,8 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from foundry_core import geometry
-from foundry_core.card import Preprocessing, find_model, load_card
+from foundry_core.architecture import Preprocessing
+from foundry_core.card import find_model, load_card
 from foundry_core.data.stream import ShapeStream, StreamConfig
 from foundry_core.errors import InputError
 from foundry_core.models.bounds import Compressed

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from foundry_core import geometry
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.evaluation.features import Groups
 from foundry_core.evaluation.part_head import PartBank
 from foundry_core.evaluation.part_task import PartClouds

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.evaluation.part_features import DEFAULT_SIZE, PartInputs, vote_view
 from foundry_core.evaluation.part_head import PartProbeConfig, fit_part_probe, part_probabilities
 from foundry_core.evaluation.part_metrics import PartScores, part_scores

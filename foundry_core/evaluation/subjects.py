@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.progress import Progress
 
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.errors import InputError
 from foundry_core.evaluation.features import (
     RANDOM,

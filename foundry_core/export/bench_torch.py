@@ -10,14 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foundry_core.card import (
-    Architecture,
-    EncoderConfig,
-    ModelCard,
-    SupertokenConfig,
-    TokenizerConfig,
-    write_card,
-)
+from foundry_core.architecture import Architecture, EncoderConfig, SupertokenConfig, TokenizerConfig
+from foundry_core.card import ModelCard, write_card
 from foundry_core.export.bench_peers import merged
 from foundry_core.export.graph import convert, perceive, serialize
 from foundry_core.export.quantize import quantize

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from foundry_core.card import SupertokenConfig
+from foundry_core.architecture import SupertokenConfig
 from foundry_core.models.parallel import rand
 from foundry_core.models.transformer import Encoder, Mlp
 

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from foundry_core.card import WEIGHTS_FILE, Architecture, ModelCard, find_model, load_card, write_card
+from foundry_core.architecture import Architecture
+from foundry_core.card import WEIGHTS_FILE, ModelCard, find_model, load_card, write_card
 from foundry_core.errors import InputError
 from foundry_core.files import write_atomically
 from foundry_core.models.heads import Perception

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from foundry_core.card import Architecture
+from foundry_core.architecture import Architecture
 from foundry_core.models.gate import BypassGate, Gated, encode_both
 from foundry_core.models.supertokens import Assignment, FromSupertokens, SupertokenAssignment, Upsampling
 from foundry_core.models.tokenizer import PositionEmbedding, Tokenizer

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.card import SupertokenConfig
+from foundry_core.architecture import SupertokenConfig
 from foundry_core.models.merging import kmeans, merge_tokens
 from foundry_core.models.parallel import rand
 from foundry_core.models.transformer import Attention, Mlp

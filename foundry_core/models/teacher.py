@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foundry_core.card import Architecture
+from foundry_core.architecture import Architecture
 from foundry_core.models.tokenizer import PositionEmbedding, Tokenizer
 from foundry_core.models.transformer import Encoder, init_weights
 

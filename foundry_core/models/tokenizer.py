@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from foundry_core.card import TokenizerConfig
+from foundry_core.architecture import TokenizerConfig
 
 
 class Tokenizer(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from foundry_core.card import EncoderConfig
+from foundry_core.architecture import EncoderConfig
 
 
 class Attention(nn.Module):

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from foundry_core.card import EncoderConfig, ModelCard
+from foundry_core.architecture import EncoderConfig
+from foundry_core.card import ModelCard
 from foundry_core.models.schedule import schedule
 
 _HEAD_QUERIES, _HEAD_VALUES, _HEAD_HIDDEN = 8, 64, 384  # as in foundry_core.models.heads

@@ -12,7 +12,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from foundry_core import geometry
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.training.sighting_set import SightingSet
 
 _BATCH = 64

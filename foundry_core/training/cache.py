@@ -20,7 +20,8 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from foundry_core.card import WEIGHTS_FILE, Preprocessing, find_model, sha256
+from foundry_core.architecture import Preprocessing
+from foundry_core.card import WEIGHTS_FILE, find_model, sha256
 from foundry_core.data.shards import expand
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from foundry_core.card import Architecture, Preprocessing
+from foundry_core.architecture import Architecture, Preprocessing
 from foundry_core.data.shapes import data_name
 from foundry_core.data.stream import StreamConfig
 from foundry_core.head_card import Kind

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.card import WEIGHTS_FILE, Architecture, Heads, ModelCard, Training, find_model, sha256
+from foundry_core.architecture import Architecture
+from foundry_core.card import WEIGHTS_FILE, Heads, ModelCard, Training, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.models.gate import over_budget

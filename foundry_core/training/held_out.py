@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from foundry_core.card import Metric, Preprocessing
+from foundry_core.architecture import Preprocessing
+from foundry_core.card import Metric
 from foundry_core.data.shapes import data_name, load_shapes
 from foundry_core.evaluation.answers import ask_teacher
 from foundry_core.evaluation.curves import HELD_OUT

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foundry_core import geometry
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.children import end_with_parent
 from foundry_core.training.processes import Share
 

@@ -11,7 +11,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.data.shapes import data_name, load_shapes
 from foundry_core.errors import InputError
 from foundry_core.evaluation.curves import PROBE

@@ -15,7 +15,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from foundry_core import geometry
-from foundry_core.card import Preprocessing, sha256
+from foundry_core.architecture import Preprocessing
+from foundry_core.card import sha256
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
 from foundry_core.files import replacing

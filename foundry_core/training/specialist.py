@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from foundry_core import geometry
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.data.shapes import data_name, load_shapes
 from foundry_core.data.stream import ShapeFile
 from foundry_core.errors import InputError

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from foundry_core import geometry
-from foundry_core.card import Preprocessing
+from foundry_core.architecture import Preprocessing
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.data.stream import StreamConfig, augment
 from foundry_core.models.heads import PartHead, pool

@@ -7,7 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from foundry_core import geometry  # noqa: E402
-from foundry_core.card import Architecture, EncoderConfig, ModelCard, Preprocessing, TokenizerConfig  # noqa: E402
+from foundry_core.architecture import Architecture, EncoderConfig, Preprocessing, TokenizerConfig  # noqa: E402
+from foundry_core.card import ModelCard  # noqa: E402
 from foundry_core.data.stream import ShapeStream, StreamConfig  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402

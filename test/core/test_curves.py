@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from test_models import TINY  # noqa: E402
 
-from foundry_core.card import Preprocessing  # noqa: E402
+from foundry_core.architecture import Preprocessing  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.teacher import Teacher  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402

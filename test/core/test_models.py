@@ -7,16 +7,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from foundry_core import geometry  # noqa: E402
-from foundry_core.card import (  # noqa: E402
+from foundry_core.architecture import (  # noqa: E402
     Architecture,
     EncoderConfig,
-    Heads,
-    ModelCard,
-    ObjectHead,
-    PartHead,
     SupertokenConfig,
     TokenizerConfig,
 )
+from foundry_core.card import Heads, ModelCard, ObjectHead, PartHead  # noqa: E402
 from foundry_core.data.compositions import compose  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.masked import MaskedAutoencoder, chamfer, random_masks  # noqa: E402

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn")
 from test_models import TINY, card, tiny_student  # noqa: E402
 
 from foundry_core import geometry  # noqa: E402
-from foundry_core.card import Preprocessing  # noqa: E402
+from foundry_core.architecture import Preprocessing  # noqa: E402
 from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES  # noqa: E402
 from foundry_core.data.procedural_set import procedural_shapes  # noqa: E402
 from foundry_core.data.shapes import ShapeSet  # noqa: E402

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from foundry_core import geometry
-from foundry_core.card import Architecture, Heads, ModelCard, ObjectHead, PartHead, Preprocessing, write_card
+from foundry_core.architecture import Architecture, Preprocessing
+from foundry_core.card import Heads, ModelCard, ObjectHead, PartHead, write_card
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig

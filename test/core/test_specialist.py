@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from test_training import ARCHITECTURE, LOOP, PRETRAIN  # noqa: E402
 
 from foundry_core import geometry  # noqa: E402
-from foundry_core.card import Preprocessing  # noqa: E402
+from foundry_core.architecture import Preprocessing  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.heads import pool  # noqa: E402
 from foundry_core.models.registry import load_model  # noqa: E402

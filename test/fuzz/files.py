@@ -101,7 +101,8 @@ def _run_graph(path: Path) -> None:
 
 
 def _weights(path: Path) -> None:
-    from foundry_core.card import Architecture, EncoderConfig, ModelCard, Preprocessing, TokenizerConfig
+    from foundry_core.architecture import Architecture, EncoderConfig, Preprocessing, TokenizerConfig
+    from foundry_core.card import ModelCard
     from foundry_core.models.registry import create_perception, save_model
 
     small = Architecture(

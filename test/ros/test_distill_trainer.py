@@ -27,7 +27,8 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from street_scene import street
 
-from foundry_core.card import Architecture, ModelCard, Preprocessing
+from foundry_core.architecture import Architecture, Preprocessing
+from foundry_core.card import ModelCard
 from foundry_core.data.bag_writer import write_bag
 from foundry_core.data.bags import POINT_CLOUD, message_class, typestore
 from foundry_core.data.shapes import load_shapes

@@ -9,16 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from foundry_core.card import (
-    Architecture,
-    EncoderConfig,
-    ModelCard,
-    Preprocessing,
-    TokenizerConfig,
-    Training,
-    TrainingData,
-    sha256,
-)
+from foundry_core.architecture import Architecture, EncoderConfig, Preprocessing, TokenizerConfig
+from foundry_core.card import ModelCard, Training, TrainingData, sha256
 from foundry_core.errors import InputError
 from foundry_core.models.checkpoints.families import (
     FAMILIES,
