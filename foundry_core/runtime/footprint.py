@@ -35,8 +35,9 @@ def settle() -> None:
     again where it is needed. What lives now lives as long as the node: the garbage collector need not go through it
     again and again, which takes it 100 ms each time.
     """
-    gc.unfreeze()  # of an earlier configuration
-    gc.collect()
+    if gc.get_freeze_count():  # an earlier configuration, which may have become garbage
+        gc.unfreeze()
+        gc.collect()
     gc.freeze()
     allocator.give_back()
     release_code("libllvmlite")
