@@ -92,6 +92,18 @@ def _spin(executor: SingleThreadedExecutor, node: Any) -> None:
             )
 
 
+def autostart(node: Any) -> None:
+    """Configure and activate a lifecycle node that has the parameter ``autostart`` set.
+
+    Raises:
+        InputError: its ``failure``, which :func:`reported` notes.
+    """
+    if node.get_parameter("autostart").value:
+        for transition in (node.trigger_configure, node.trigger_activate):
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise InputError(node.failure)
+
+
 Transition = Callable[[Any, Any], TransitionCallbackReturn]
 
 

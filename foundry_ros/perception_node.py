@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from foundry_core import startup
+    from foundry_core import allocator, startup
 
     startup.quiet()
+    allocator.share_one_heap()
 
 import copy
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -23,6 +25,7 @@ from sensor_msgs.msg import PointCloud2
 from foundry_core import cdr, pointcloud2
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
+from foundry_core.runtime import footprint
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.runtime.precompile import precompile
@@ -30,7 +33,7 @@ from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.counters import NodeStatistics
 from foundry_ros.frames import TargetFrame
 from foundry_ros.health import judge
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, reported, run, steady_timer
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, autostart, reported, run, steady_timer
 from foundry_ros.outputs import Outputs, overridable
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
@@ -42,10 +45,14 @@ class PerceptionNode(LifecycleNode):
     Unconfigured: only parameters. Inactive: the model is loaded. Active: while somebody listens to an output, clouds
     are received and answered; the newest one waits while another is at work, and the one that it replaces counts as
     dropped. Clouds arrive serialised and are read in the worker, so that no message can harm the executor.
+
+    Args:
+        loaded: is called at the end of every configuration.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, loaded: Callable[[], Any] = lambda: None, **options: Any) -> None:
         super().__init__("perception_node", automatically_declare_parameters_from_overrides=True, **options)
+        self._loaded = loaded
         declared.declare(self, parameters.PerceptionParameters)
         declared.current(self, parameters.PerceptionParameters)
         self.add_on_set_parameters_callback(self._judge_parameters)
@@ -83,9 +90,8 @@ class PerceptionNode(LifecycleNode):
         if self.settings.target_frame:
             self._target = TargetFrame(self, self.settings.target_frame, self.settings.transform_timeout)
         self._teaching = Teaching(self, pipeline, self.settings, self._publish_labels)
-        self.get_logger().info(
-            f"model {self._perceiver.card.name}, {len(self._classes)} classes, {len(self._parts)} parts"
-        )
+        self.get_logger().info(f"model {perceiver.card.name}, {len(self._classes)} classes, {len(self._parts)} parts")
+        self._loaded()
         return super().on_configure(state)
 
     @reported
@@ -284,16 +290,10 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics.publish(messages.diagnostics_message(now, name, values["model"], level, text, values))
 
 
-def _autostart(node: PerceptionNode) -> None:
-    if node.get_parameter("autostart").value:
-        for transition in (node.trigger_configure, node.trigger_activate):
-            if transition() != TransitionCallbackReturn.SUCCESS:
-                raise InputError(node.failure)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT; exit code 2 when its parameters or its model cannot be used."""
-    return run(PerceptionNode, arguments, _autostart)
+    footprint.load_numba()
+    return run(lambda: PerceptionNode(footprint.settle), arguments, autostart)
 
 
 if __name__ == "__main__":

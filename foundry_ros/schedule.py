@@ -23,14 +23,33 @@ class Due(NamedTuple):
     due_s: float | None
 
 
+class _Times:
+    """The first and last of some moments (s), and how many they are."""
+
+    def __init__(self) -> None:
+        self.count, self._first, self._last = 0, 0.0, 0.0
+
+    def add(self, moment: float) -> None:
+        if self.count == 0:
+            self._first = moment
+        self._last = moment
+        self.count += 1
+
+    @property
+    def span(self) -> float:
+        return self._last - self._first
+
+
 def schedule(bag: Bag, topics: list[str], settings: Any) -> Iterator[Due]:
     """The records of ``topics`` between ``start`` and ``start + duration`` of the first, ``loop`` times.
 
-    The times of a loop follow those of the one before; stamps are the bag's own each time.
+    The times of a loop follow those of the one before, with the mean period of the first topic between its last record
+    and its first one again; stamps are the bag's own each time.
     """
     rate, offset = settings.rate, 0.0
     for _ in range(settings.loop):
-        first = last = None
+        first = None
+        every, paced = _Times(), _Times()  # of all records, and of those of the first topic
         for topic, stamp_ns, data in bag.messages(topics):
             if first is None:
                 first = stamp_ns
@@ -39,11 +58,14 @@ def schedule(bag: Bag, topics: list[str], settings: Any) -> Iterator[Due]:
                 continue
             if settings.duration is not None and elapsed >= settings.duration:
                 break
-            last = elapsed
-            yield Due(topic, stamp_ns, data, offset + elapsed / rate if rate else None)
-        if last is None:
+            every.add(elapsed)
+            if topic == topics[0]:
+                paced.add(elapsed)
+            yield Due(topic, stamp_ns, data, (offset + elapsed) / rate if rate else None)
+        if not every.count:
             raise InputError(f"{bag.path}: nothing on {', '.join(topics)} from {settings.start:g} s on; lower start")
-        offset += (last / rate) if rate else 0.0
+        period = paced.span / (paced.count - 1) if paced.count > 1 else 0.0
+        offset += max(every.span, paced.span + period)
 
 
 def expected(bag: Bag, topic: str, settings: Any) -> int:

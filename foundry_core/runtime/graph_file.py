@@ -189,9 +189,10 @@ class GraphFile:
                 wanted = field.number != _VALUE_INFO
             if wanted:
                 parts.append(field.whole)
-        graph = b"".join(parts)
-        graph = _encode_varint(_MODEL_GRAPH << 3 | 2) + _encode_varint(len(graph)) + graph
-        return b"".join(graph if field.number == _MODEL_GRAPH else field.whole for field in self._outer)
+        size = _encode_varint(sum(map(len, parts)))
+        graph = [_encode_varint(_MODEL_GRAPH << 3 | 2), size, *parts]
+        outer = (graph if field.number == _MODEL_GRAPH else [field.whole] for field in self._outer)
+        return b"".join(piece for pieces in outer for piece in pieces)  # once: a model has megabytes
 
     def _refuse_subgraphs(self, node: memoryview) -> None:
         for attribute in _fields(node):

@@ -179,18 +179,20 @@ class OnnxSession(Session):
         super().__init__(path, file.inputs, file.outputs, budgets, file.signature)
         self._options = session_options(threads)
         self._compiled: dict[tuple[str, ...], Any] = {}
-        self._compile(self._choose(outputs, None)[0], file)
+        chosen = self._choose(outputs, None)[0]
+        model = file.cut(chosen)
+        del file  # as large as the model
+        self._compile(chosen, model)
 
-    def _compile(self, outputs: tuple[str, ...], file: GraphFile):
+    def _compile(self, outputs: tuple[str, ...], model: bytes) -> Any:
         import onnxruntime
 
         try:
-            session = onnxruntime.InferenceSession(file.cut(outputs), self._options, providers=["CPUExecutionProvider"])
-        except InputError:
-            raise
+            session = onnxruntime.InferenceSession(model, self._options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a dozen exception classes without a common base
             reason = (str(error).splitlines() or [error.__class__.__name__])[0][:200]
             self._refuse(f"not a usable ONNX graph ({reason})")
+        session._model_bytes = None  # its Python side would keep them for a change of providers
         self._compiled[outputs] = session
         return session
 
@@ -198,7 +200,7 @@ class OnnxSession(Session):
         self, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None, budget: int | None = None
     ) -> dict[str, np.ndarray]:
         chosen, budget = self._choose(outputs, budget)
-        session = self._compiled.get(chosen) or self._compile(chosen, GraphFile(self.path))
+        session = self._compiled.get(chosen) or self._compile(chosen, GraphFile(self.path).cut(chosen))
         given = dict(inputs) if budget is None else {**inputs, "budget": np.array(budget, np.int64)}
         values = session.run(list(chosen), {node.name: given[node.name] for node in session.get_inputs()})
         return dict(zip(chosen, values, strict=True))

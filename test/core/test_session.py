@@ -44,6 +44,11 @@ def test_answers_have_the_known_values_at_every_budget(tiny_model, inputs, runti
         assert answers["part_logits"].shape == (3, PREPROCESSING.points, len(PARTS))
 
 
+def test_the_file_is_not_kept_beside_the_compiled_graph(tiny_model):
+    compiled = OnnxSession(tiny_model)._compiled.values()
+    assert compiled and not any(isinstance(held, bytes) for graph in compiled for held in vars(graph).values())
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_only_what_is_asked_for_is_computed_and_needed(tiny_model, inputs, runtime):
     session = open_session(tiny_model, runtime, outputs=["tokens"])

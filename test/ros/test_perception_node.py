@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +176,16 @@ def test_nothing_is_received_when_nobody_listens(running, ros):
     running.objects = ros.collect(PointCloud2, "/perception_node/objects")
     running.connect()
     assert running.ask(cloud(street(), 2)).width >= 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_process_holds_neither_linear_algebra_nor_the_code_of_the_compiler(running):
+    running.ask(cloud(street(), 1))
+    process = Path("/proc") / diagnostics(running.diagnostics)["process"].rpartition(":")[2]
+    mappings = re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", (process / "smaps").read_text())
+    assert not [mapping for mapping in mappings if "/scipy/linalg/" in mapping]
+    (code,) = (mapping for mapping in mappings if "libllvmlite" in mapping and " r-xp " in mapping)
+    assert int(re.search(r"\nRss: +(\d+) kB", code)[1]) < 10_000  # of 80,000
 
 
 def test_every_lifecycle_transition(ros, tiny_model):

@@ -54,8 +54,19 @@ def test_a_part_begins_at_once(bag_path):
 def test_loops_follow_each_other_with_the_same_stamps(bag_path):
     found = played(bag_path, loop=3, duration=2.0)
     assert [item.stamp_ns // 10**9 for item in found] == [0, 1] * 3
-    due = [item.due_s for item in found]
-    assert due == sorted(due) and due[-1] == 3.0
+    assert [item.due_s for item in found] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_loop_keeps_the_period_across_its_end(bag_path):
+    assert [item.due_s for item in played(bag_path, loop=2, rate=2.0)] == [number / 2 for number in range(20)]
+    part = played(bag_path, loop=2, start=2.5, duration=3.0)
+    assert [item.due_s for item in part] == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]
+    both = played(bag_path, topics=("/a", "/b"), loop=2, duration=2.0)
+    assert [(item.topic, item.due_s) for item in both[3:]] == [
+        ("/b", 1.5), ("/a", 2.0), ("/b", 2.5), ("/a", 3.0), ("/b", 3.5)
+    ]  # fmt: skip
+    late = played(bag_path, topics=("/a", "/b"), loop=2, duration=1.0)  # one /a, so that its period is not known
+    assert [item.due_s for item in late] == [0.0, 0.5, 0.5, 1.0]
 
 
 def test_several_topics_keep_the_order_of_the_bag(bag_path):
