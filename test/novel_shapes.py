@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that no shipped head knows: members differ in size and proportions, as those of the known categories do."""
+"""Things that no shipped head knows: members differ in size and proportions, as those of the known categories do.
+
+python test/novel_shapes.py novel.npz    # single views of each as a shape set, 20 to learn from and 30 to be asked
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from foundry_core.data.mesh import LabeledMesh, merge
+from foundry_core.data.mounted import thinned
 from foundry_core.data.procedural.primitives import box, extrude, moved, revolve, rods, rotated, torus
+from foundry_core.data.shapes import ShapeSet, save_shapes
+from foundry_core.data.views import foot_cut, sensor_view
 
 
 def _mesh(*solids) -> LabeledMesh:
@@ -70,3 +82,21 @@ def tripod(rng: np.random.Generator) -> LabeledMesh:
 
 
 NOVEL = {maker.__name__: maker for maker in (hydrant, trestle, cable_drum, windmill, arch, tripod)}
+
+
+def write_views(path: str, train: int = 20, test: int = 30) -> None:
+    """Views by either sensor from random places, as `foundry shapes draw` has them of the known categories."""
+    clouds = []
+    for number, make in enumerate(NOVEL.values()):
+        for member in range(train + test):
+            rng = np.random.default_rng([904, number, member])
+            mesh = make(rng)
+            points, part = sensor_view(mesh, rng, ground_cut=foot_cut(mesh, rng))
+            clouds.append(thinned(points, part, 1024, rng, False)[0].astype(np.float16))
+    side = np.tile(np.arange(train + test) >= train, len(NOVEL)).astype(np.int8)
+    save_shapes(path, ShapeSet(path, np.stack(clouds), np.repeat(np.arange(len(NOVEL)), train + test), tuple(NOVEL),
+                               split=side))  # fmt: skip
+
+
+if __name__ == "__main__":
+    write_views(sys.argv[1])

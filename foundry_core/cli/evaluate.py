@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli import evaluate_head, fewshot, parts, segments, tracks
+from foundry_core.cli import evaluate_head, evaluate_teach, fewshot, parts, segments, tracks
 from foundry_core.cli.common import console, prepare_torch, print_table, require_writable, write_json
 from foundry_core.errors import InputError
 
@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="evaluate")
     evaluate_head.register(group)
+    evaluate_teach.register(group)
     fewshot.register(group)
     parts.register(group)
     segments.register(group)
@@ -59,7 +60,8 @@ def register(app: typer.Typer) -> None:
 
     @group.callback()
     def evaluate() -> None:
-        """Measure a model (needs torch), or what a robot makes of a simulated world: segments and tracks (do not).
+        """Measure a model (needs torch), or what a robot makes of a simulated world and of what it is taught: segments,
+        tracks and teach (do not).
 
         Beside the name or path of a model, `random:MODEL` is that model's teacher with random weights. Baselines
         without training, written METHOD:NUMBER:TEACHER: tome, pitome, kmeans and fps merge the teacher's tokens to so

@@ -58,7 +58,7 @@ class Pipeline:
 
     def classify(self, clouds: Sequence[np.ndarray]) -> list[Prediction]:
         """Name objects that stand alone, see :meth:`Perceiver.classify`; taught classes are among the answers."""
-        return self._with_taught(self.taught.head, clouds, self.perceiver.classify(clouds))
+        return self.with_taught(self.taught.head, clouds, self.perceiver.classify(clouds))
 
     def perceive(self, cloud: Cloud, motion: np.ndarray | None = None) -> Perception:
         """Find, name and track the objects of a cloud, in the cloud's frame.
@@ -77,7 +77,7 @@ class Pipeline:
             self._head = head
         if head is not None:
             clouds = [item.segment.points for item in objects]
-            answers = self._with_taught(head, clouds, [item.prediction for item in objects])
+            answers = self.with_taught(head, clouds, [item.prediction for item in objects])
             objects = [Object(item.segment, answer) for item, answer in zip(objects, answers, strict=True)]
         if self.tracker is not None:
             objects = self._tracked(cloud, objects, motion)
@@ -85,9 +85,10 @@ class Pipeline:
         phases = {**perception.phases_ms, "tracks": 1e3 * (time.perf_counter() - start)}
         return dataclasses.replace(perception, objects=objects, phases_ms=phases)
 
-    def _with_taught(
+    def with_taught(
         self, head: FewShotHead | None, clouds: Sequence[np.ndarray], answers: list[Prediction]
     ) -> list[Prediction]:
+        """The perceiver's answers for clouds [n,3] with a head's taught classes among them; as they are without."""
         if head is None:
             return answers
         seen = [number for number, answer in enumerate(answers) if answer.evidence]  # not what there was no time for
