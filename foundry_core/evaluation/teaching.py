@@ -28,7 +28,7 @@ RULE = (
     "own_class: one of the model's; unknown: none. Old sightings are the test split of the old set, or all of it: "
     "old_accuracy_before and _after teaching, old_lost their difference in points, old_taken the share that becomes a "
     "taught class. All in percent; mean and deviation over the seeds. recognised_by_class is the same for each class, "
-    "confusion counts the answers to the questions over all seeds."
+    "confusion counts the answers over all seeds, after teaching."
 )
 
 
@@ -139,7 +139,8 @@ def evaluate_teaching(
     old_answers = perceiver.classify(old_clouds)
     progress(3, total)
     before = _labels(old_answers)
-    rows, confusion = [], {name: Counter() for name in taught.names}
+    rows: list[dict[str, float]] = []
+    confusion, old_confusion = ({name: Counter() for name in part.names} for part in (taught, old))
     for number, (drawn, asked) in enumerate(draws):
         pipeline = Pipeline(perceiver)
         pipeline.taught.set_ordinary(ordinary)
@@ -151,16 +152,20 @@ def evaluate_teaching(
             return _labels(pipeline.with_taught(pipeline.taught.head, clouds, before))
 
         found = [ask([clouds[row] for row in members], [answers[row] for row in members]) for members in asked]
+        after = ask(old_clouds, old_answers)
         for name, labels in zip(taught.names, found, strict=True):
             confusion[name].update(labels.tolist())
-        rows.append(
-            _figures(taught.names, found) | _old_figures(taught.names, truth, before, ask(old_clouds, old_answers))
-        )
+        for name in old.names:
+            old_confusion[name].update(after[truth == name].tolist())
+        rows.append(_figures(taught.names, found) | _old_figures(taught.names, truth, before, after))
         progress(4 + number, total)
     return {
         "metrics": {name: _summary([row[name] for row in rows]) for name in rows[0] if "." not in name},
         "recognised_by_class": {name: _summary([row[f"recognised.{name}"] for row in rows]) for name in taught.names},
-        "confusion": {"taught": {name: dict(counts.most_common()) for name, counts in confusion.items()}},
+        "confusion": {
+            part: {name: dict(counts.most_common()) for name, counts in answers.items()}
+            for part, answers in (("taught", confusion), ("old", old_confusion))
+        },
         "questions": {name: len(rows) for name, rows in zip(taught.names, draws[0][1], strict=True)},
         "old_sightings": len(asked_old),
     }

@@ -103,6 +103,10 @@ def test_every_question_is_counted_once(reached):
     assert all(sum(counts.values()) == 18 for counts in confusion.values())
     for name, value in reached["recognised_by_class"].items():
         assert value["mean"] == pytest.approx(100 * confusion[name].get(name, 0) / 18, abs=0.01)
+    old = reached["confusion"]["old"]
+    right = sum(old[name].get(name, 0) for name in ("box", "pole"))
+    assert sum(sum(counts.values()) for counts in old.values()) == 36
+    assert means["old_accuracy_after_percent"] == pytest.approx(100 * right / 36, abs=0.01)
     lost = means["old_accuracy_before_percent"] - means["old_accuracy_after_percent"]
     assert means["old_lost_points"] == pytest.approx(lost, abs=0.01)
 
