@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +26,15 @@ CLICKS = "/clicked_point"
 
 
 def open_taught(perceiver: Perceiver, teach_file: str) -> TaughtClasses:
-    """The classes of the file that the parameter names; nothing yet where there is no file."""
+    """The classes of the file that the parameter names; nothing yet where there is no file.
+
+    One node writes there: what an earlier one left when it was killed while it wrote is removed.
+    """
+    if teach_file:
+        path = Path(os.path.realpath(teach_file))
+        for torn in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            with contextlib.suppress(OSError):
+                torn.unlink()
     if teach_file and Path(teach_file).exists():
         return TaughtClasses.load(teach_file, perceiver.card)
     return TaughtClasses(perceiver.card)

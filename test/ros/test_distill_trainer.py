@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from observer import stopped, wait_for
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
@@ -24,50 +23,20 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
-from std_srvs.srv import Trigger
 from street_scene import street
+from trainer_node import PATIENCE, Trainer, write_config, write_teacher
 
-from foundry_core.architecture import Architecture, Preprocessing
-from foundry_core.card import ModelCard
 from foundry_core.data.bag_writer import write_bag
 from foundry_core.data.bags import POINT_CLOUD, message_class, typestore
 from foundry_core.data.shapes import load_shapes
-from foundry_core.models.heads import Perception
-from foundry_core.models.registry import load_model, random_teacher, save_model
+from foundry_core.models.registry import load_model
 from foundry_ros import messages
 from foundry_ros.processes import local_environment
-
-ARCHITECTURE = {
-    "tokenizer": {"first": 8, "second": 16, "third": 16},
-    "encoder": {"width": 24, "depth": 1, "heads": 3, "position_hidden": 8},
-}
-PATIENCE = 120.0  # s; the machine may be busy
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory) -> Path:
-    card = ModelCard(
-        name="tiny-teacher",
-        kind="teacher",
-        architecture=Architecture(**ARCHITECTURE),
-        preprocessing=Preprocessing(points=64, groups=8, neighbors=8),
-    )
-    folder = tmp_path_factory.mktemp("teacher") / "tiny-teacher"
-    save_model(folder, Perception(random_teacher(card, seed=0), 24), card)
-    return folder
-
-
-def write_config(path: Path, **loop) -> Path:
-    loop = {"batch": 4, "precision": "fp32", "workers": 0, "learning_rate": 2e-3, "checkpoint_seconds": 1e6, **loop}
-    values = {
-        "name": "tiny-student",
-        "teacher": "nobody",  # the node's parameter replaces it
-        "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
-        "data": {"compositions": 0, "categories": 0.5},
-        "loop": loop,
-    }
-    path.write_text(yaml.safe_dump(values))
-    return path
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "tiny-teacher")
 
 
 def sweep(seed: int) -> PointCloud2:
@@ -77,36 +46,6 @@ def sweep(seed: int) -> PointCloud2:
     packed = np.zeros(len(points), np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4")]))
     packed["x"], packed["y"], packed["z"] = points.T
     return messages.records_message(Header(stamp=messages.to_time(seed), frame_id="lidar"), packed)
-
-
-class Trainer:
-    """The node's services and its diagnostics."""
-
-    def __init__(self, ros) -> None:
-        self.ros = ros
-        self.collected = ros.collect(DiagnosticArray, "/diagnostics")
-
-    def call(self, name: str) -> Trigger.Response:
-        return self.ros.call(Trigger, f"/distill_trainer/{name}", Trigger.Request(), PATIENCE)
-
-    def figures(self) -> dict[str, str]:
-        """The newest diagnostics."""
-        found = [messages.read_diagnostics(message, "distill_trainer: training") for message in list(self.collected)]
-        return next((values for values in reversed(found) if values), {})
-
-    def wait(self, condition, what: str) -> dict[str, str]:
-        """Diagnostics for which the condition holds."""
-
-        def holds():
-            figures = self.figures()
-            return figures if figures and condition(figures) else None
-
-        return wait_for(holds, PATIENCE, what)
-
-    def fresh(self) -> dict[str, str]:
-        """Diagnostics that were sent after this call."""
-        self.collected.clear()
-        return self.wait(lambda _: True, "diagnostics")
 
 
 @pytest.fixture
