@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fuzz import clouds, files, guard
+from fuzz import atheris_clouds, clouds, files, guard
 
 from foundry_core import pointcloud2
 
@@ -28,6 +28,21 @@ def test_malformed_messages_are_refused_or_read_right():
 
 def test_the_same_seed_gives_the_same_message():
     assert clouds.case(3, 17) == clouds.case(3, 17) != clouds.case(4, 17)
+
+
+def test_one_line_where_atheris_is_not_installed():
+    code = "import sys; sys.modules['atheris'] = None; from fuzz.atheris_clouds import main; sys.exit(main())"
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 2 and not ended.stdout
+    assert ended.stderr.count("\n") == 1 and "pip install atheris" in ended.stderr
+
+
+def test_a_run_of_atheris_is_bounded_whatever_is_given():
+    assert "-max_total_time=60" in atheris_clouds.arguments([])
+    assert atheris_clouds.arguments([])[-1] == str(atheris_clouds.CORPUS)
+    given = atheris_clouds.arguments(["-runs=10", "-timeout=1", "corpus"])
+    assert given[-1] == "corpus" and "-timeout=10" not in given and "-max_total_time=60" not in given
 
 
 @pytest.mark.parametrize("name", files.FORMATS)

@@ -214,6 +214,20 @@ def check(message: Any) -> str:
     return "accepted" if len(coordinates) else "accepted, no points"
 
 
+def judge(wire: bytes) -> tuple[str, Any]:
+    """Read a serialised message and decode it; returns how it ended, in short, and the message, None if refused.
+
+    Raises:
+        AssertionError: see :func:`check`; or refused in more than one line.
+    """
+    try:
+        message = cdr.read_point_cloud(wire, "fuzz")
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 500
+        return _in_short(str(error)), None
+    return check(message), message
+
+
 def run(count: int, seed: int, seconds_each: float = 2.0) -> dict[str, Any]:
     """Send ``count`` cases through the reader of the wire and the decoder.
 
@@ -229,13 +243,7 @@ def run(count: int, seed: int, seconds_each: float = 2.0) -> dict[str, Any]:
             before = guard.resident_mb()
         try:
             with guard.time_limit(seconds_each), guard.strict():
-                try:
-                    message = cdr.read_point_cloud(item.wire, "fuzz")
-                except InputError as error:
-                    assert "\n" not in str(error) and len(str(error)) < 500
-                    outcome = _in_short(str(error))
-                else:
-                    outcome = check(message)
+                outcome, message = judge(item.wire)
                 if item.is_lawful:
                     assert message == item.message, "another message was read than was written"
                     assert outcome.startswith("accepted"), f"lawful, but {outcome}"
