@@ -26,13 +26,17 @@ def register(group: typer.Typer) -> None:
         seeds: Annotated[int, typer.Option(min=1, help="number of recordings, each with a seed of its own")] = 1,
         odometry: Annotated[bool, typer.Option("--odometry", help="tell the tracker how the sensor moves")] = False,
         threads: Annotated[int, typer.Option(min=1, help="threads of the network's runtime")] = 1,
+        deadline: Annotated[
+            float | None, typer.Option(min=0.001, help="ms to answer a cloud in, as deadline_ms of the node")
+        ] = None,
         json: Annotated[Path | None, typer.Option(help="write the rows to this file")] = None,
     ) -> None:
         """Follow the objects of a simulated world, and name them frame by frame and over their tracks.
 
         Counts id switches, fragmentations, misses and named clutter (and mota, made of them), the changes of a track's
         label and the class accuracy, the latter two for single frames and fused over the tracks. The row's `rule` has
-        the definitions. --model may be repeated. Needs neither torch nor ROS.
+        the definitions. Figures with --deadline depend on the machine. --model may be repeated. Needs neither torch nor
+        ROS.
 
         Example: foundry evaluate tracks --seconds 60 --sensor rgbd --seed 3 --json tracks.json
         """
@@ -44,7 +48,7 @@ def register(group: typer.Typer) -> None:
         rows = []
         for name in model or [DEFAULT_MODEL]:
             with progress_bar(f"tracks of {name}") as advance:
-                rows.append(evaluate_tracks(name, worlds, odometry=odometry, threads=threads, advance=advance))
+                rows.append(evaluate_tracks(name, worlds, None, odometry, threads, deadline, advance))
         table = Table("", *(row["model"] for row in rows), title=rows[0]["data"] + f", {seeds} recordings")
         for name in rows[0]["metrics"]:
             cells = [row["metrics"][name] for row in rows]

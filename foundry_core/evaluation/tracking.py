@@ -16,7 +16,7 @@ from foundry_core.data.procedural import CATEGORIES, PART_NAMES
 from foundry_core.data.world.config import WorldConfig
 from foundry_core.data.world.simulate import Frame, Simulator
 from foundry_core.evaluation.matching import MIN_IOU, MIN_POINTS, Matcher
-from foundry_core.runtime.objects import UNKNOWN
+from foundry_core.runtime.objects import UNKNOWN, Object
 from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.scene.config import SceneConfig, room_config, street_config
@@ -35,7 +35,9 @@ RULE = (
     "mota = 1 - (misses + false_named + id_switches) / visible true objects (Bernardin and Stiefelhagen, 2008, with "
     "clutter that is called unknown not held against it). flicker: changes of the label from one sighting of a track "
     "to the next, per track; class_accuracy: share of the matched objects with the right class, unknown is wrong: each "
-    "for the label of the single frame (_frame) and for the fused one (_fused). Over the same sightings."
+    "for the label of the single frame (_frame) and for the fused one (_fused). Over the same sightings. looked_at: "
+    "share of the found objects that the network was asked about; a deadline leaves no time for the others, which are "
+    "unknown by the frame alone."
 )
 
 
@@ -47,6 +49,7 @@ class Score:
         counts: visible (true objects, summed over frames), matched, misses, false_named, id_switches, fragmentations.
         labels: track id -> (frame's label, fused label) of its sightings, in order.
         right: matched objects that have the right class (of the frame, fused).
+        found, looked_at: found objects, and those of them that the network was asked about.
     """
 
     counts: dict[str, int] = field(
@@ -56,6 +59,8 @@ class Score:
     )
     labels: dict[int, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     right: list[int] = field(default_factory=lambda: [0, 0])
+    found: int = 0
+    looked_at: int = 0
     _last: dict[int, int] = field(default_factory=dict)  # true object -> its last track id
     _lost: set[int] = field(default_factory=set)  # true objects that had an id and, visible, are without
     _seen: dict[int, int] = field(default_factory=dict)  # true object -> frame in which it was visible last
@@ -116,6 +121,7 @@ class Score:
             )
             figures[f"flicker_{kind}"] = changes / max(len(self.labels), 1)
             figures[f"class_accuracy_{kind}"] = self.right[k] / matched
+        figures["looked_at"] = self.looked_at / max(self.found, 1)
         return figures
 
 
@@ -154,17 +160,23 @@ def track_world(
 
 def _score_frame(pipeline: Pipeline, matcher: Matcher, score: Score, frame: Frame, frame_id: str, motion) -> None:
     cloud = Cloud.from_points(frame.points, frame_id=frame_id, stamp_ns=frame.stamp_ns)
-    alone = pipeline.perceiver.perceive(cloud)
-    tracked = pipeline.follow(cloud, alone, motion)
+    tracked = pipeline.perceive(cloud, motion)
     parts = records.part_records(cloud.points, tracked.objects)
     result = records.FrameResult(frame.stamp_ns, records.object_records(tracked.objects), parts)
     matches = matcher.add(frame, result)
-    tracks = [
-        (item.track_id, single.prediction.label, item.prediction.label)
-        for item, single in zip(tracked.objects, alone.objects, strict=True)
-    ]
+    tracks = [(item.track_id, _alone(pipeline, item), item.prediction.label) for item in tracked.objects]
+    score.looked_at += np.count_nonzero([item.prediction.evidence is not None for item in tracked.objects])
+    score.found += len(tracked.objects)
     pairs = [(match.true_object, match.found_object, match.true_class) for match in matches]
     score.add(matcher.visible(frame), pairs, tracks)
+
+
+def _alone(pipeline: Pipeline, item: Object) -> str:
+    """The label of an object by this frame alone; unknown where a deadline left no time for it."""
+    evidence = item.prediction.evidence
+    if evidence is None:
+        return UNKNOWN
+    return pipeline.perceiver.answer(item.segment.points, None, evidence.probabilities).label
 
 
 def evaluate_tracks(
@@ -173,11 +185,16 @@ def evaluate_tracks(
     tracks: TracksConfig | None = None,
     odometry: bool = False,
     threads: int = 1,
+    deadline_ms: float | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Mean and deviation of the figures over recordings that differ in their seed, as a row of ``foundry evaluate``."""
-    config = PerceiverConfig(scene=scene_of(worlds[0]), threads=threads)
+    """Mean and deviation of the figures over recordings that differ in their seed, as a row of ``foundry evaluate``.
+
+    With a deadline they depend on the machine.
+    """
+    config = PerceiverConfig(scene=scene_of(worlds[0]), threads=threads, deadline_ms=deadline_ms)
     perceiver = Perceiver(model, config)
+    perceiver.warm_up()
     every = []
     total = sum(world.frames for world in worlds)
     for number, world in enumerate(worlds):
@@ -196,6 +213,7 @@ def evaluate_tracks(
         "seed": worlds[0].seed,
         "seeds": len(worlds),
         "odometry": odometry,
+        "deadline_ms": deadline_ms,
         "metrics": metrics,
         "rule": RULE,
     }

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from foundry_core.scene.tracks import TracksConfig
@@ -19,6 +21,8 @@ class ClassFusion:
     def __init__(self, config: TracksConfig) -> None:
         self.config = config
         self._beliefs: dict[int, tuple[np.ndarray, float]] = {}  # key of a track -> sum of logs (C), W
+        self._added: dict[int, int] = {}  # key of a track -> number of the frame of its last sighting here
+        self._frame = 0
 
     def __len__(self) -> int:
         return len(self._beliefs)
@@ -26,11 +30,18 @@ class ClassFusion:
     def clear(self) -> None:
         """Forget all tracks."""
         self._beliefs.clear()
+        self._added.clear()
 
-    def keep(self, keys) -> None:
-        """Forget the tracks that are not among ``keys``."""
+    def begin(self, keys) -> None:
+        """A frame begins: forget the tracks that are not among ``keys``."""
+        self._frame += 1
         alive = {int(key) for key in keys}
         self._beliefs = {key: belief for key, belief in self._beliefs.items() if key in alive}
+        self._added = {key: frame for key, frame in self._added.items() if key in alive}
+
+    def longest_without(self, keys: Sequence[int]) -> list[int]:
+        """Positions in ``keys``: tracks without a sighting first, then those whose last one is longest ago."""
+        return sorted(range(len(keys)), key=lambda position: self._added.get(int(keys[position]), -1))
 
     def add(self, key: int, probabilities: np.ndarray) -> np.ndarray:
         """The fused probabilities float64 [C] of a track that is seen with ``probabilities`` [C].
@@ -44,6 +55,7 @@ class ClassFusion:
             past, weight = np.zeros(len(logs)), 0.0
         past, weight = self.config.memory * past + logs, self.config.memory * weight + 1.0
         self._beliefs[key] = past, weight
+        self._added[key] = self._frame
         return probabilities if weight == 1.0 else self._fused(past, weight)
 
     def held(self, key: int) -> np.ndarray | None:

@@ -23,7 +23,7 @@ from foundry_core.runtime.parts import warm_up as warm_up_parts
 from foundry_core.runtime.session import check_budget, open_session
 from foundry_core.runtime.sizes import log_likelihood
 from foundry_core.scene.config import SceneConfig
-from foundry_core.scene.segment import find_segments
+from foundry_core.scene.segment import SceneResult, find_segments
 from foundry_core.schema import Settings
 
 __all__ = ["Object", "Perceiver", "PerceiverConfig", "Perception", "Prediction"]
@@ -46,7 +46,7 @@ class PerceiverConfig(Settings):
     )
     classes: str = Field("", description="classes that can occur here, separated by commas; empty: all of the model's")
     deadline_ms: float | None = Field(
-        None, gt=0, description="ms to answer a cloud in: it decides each object's supertokens, far ones stay unknown"
+        None, gt=0, description="ms to answer a cloud in: it decides each object's supertokens, and who must wait"
     )
     scene: SceneConfig = SceneConfig()
 
@@ -174,7 +174,20 @@ class Perceiver:
     def perceive(self, cloud: Cloud) -> Perception:
         """Find and name the objects of a cloud, in the cloud's frame (sensor axes: x forward, y left, z up)."""
         start = time.perf_counter()
-        scene = find_segments(cloud, self.config.scene)
+        return self.name(self.find(cloud), start)
+
+    def find(self, cloud: Cloud) -> SceneResult:
+        """The segments of a cloud, which may be objects."""
+        return find_segments(cloud, self.config.scene)
+
+    def name(self, scene: SceneResult, start: float, order: Sequence[int] | None = None) -> Perception:
+        """Name the segments of a cloud.
+
+        Args:
+            start: moment, on :func:`time.perf_counter`, from which a deadline counts.
+            order: numbers of the segments, those first that must not wait where the deadline leaves no time for all;
+                by default as the scene has them.
+        """
         phases = {**scene.phases_ms, "group": 0.0, "network": 0.0, "labels": 0.0}
         diagonals = [float(np.linalg.norm(segment.size)) for segment in scene.segments]
         points = [segment.points for segment in scene.segments]
@@ -182,31 +195,41 @@ class Perceiver:
             predictions = self._classify(points, phases, diagonals)
             budgets = [self.budget or 0] * len(points)
         else:
-            predictions, budgets = self._classify_in_time(points, phases, diagonals, start)
+            order = range(len(points)) if order is None else order
+            predictions, budgets = self._classify_in_time(points, phases, diagonals, start, order)
         objects = [Object(*pair) for pair in zip(scene.segments, predictions, strict=True)]
         return Perception(objects, phases, scene, budgets)
 
     def _classify_in_time(
-        self, clouds: Sequence[np.ndarray], phases: dict[str, float], diagonals: Sequence[float], start: float
+        self,
+        clouds: Sequence[np.ndarray],
+        phases: dict[str, float],
+        diagonals: Sequence[float],
+        start: float,
+        order: Sequence[int],
     ) -> tuple[list[Prediction], list[int]]:
-        """As :meth:`_classify`, within the deadline counted from ``start``; and the budget of each object."""
+        """As :meth:`_classify`, in ``order``, within the deadline counted from ``start``; and each object's budget."""
         if self._controller is None:
             self._controller = self._measured_controller()
 
-        def answer(numbers: list[int], budget: int) -> list[Prediction]:
+        def answer(turns: list[int], budget: int) -> list[Prediction]:
+            numbers = [order[turn] for turn in turns]
             chosen = [clouds[number] for number in numbers]
             return self._classify(chosen, phases, [diagonals[number] for number in numbers], budget)
 
-        answers, budgets = answer_in_time(
+        found, spent = answer_in_time(
             self._controller,
-            [len(points) for points in clouds],
+            [len(clouds[number]) for number in order],
             answer,
             self.config.deadline_ms,
             lambda: 1e3 * (time.perf_counter() - start),
             self.config.max_batch,
         )
-        pairs = zip(answers, clouds, strict=True)
-        return [no_answer(len(points)) if found is None else found for found, points in pairs], budgets
+        answers, budgets = [no_answer(len(points)) for points in clouds], [0] * len(clouds)
+        for number, prediction, budget in zip(order, found, spent, strict=True):
+            if prediction is not None:
+                answers[number], budgets[number] = prediction, budget
+        return answers, budgets
 
     def classify(self, clouds: Sequence[np.ndarray]) -> list[Prediction]:
         """Name objects, each given by points [n,3] in any unit, z up, n >= 1.

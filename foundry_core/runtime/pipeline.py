@@ -16,7 +16,8 @@ from foundry_core.runtime.fusion import ClassFusion
 from foundry_core.runtime.objects import Object, Perception, Prediction
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.teach import TaughtClasses, extend
-from foundry_core.scene.tracks import Tracker, TracksConfig
+from foundry_core.scene.segment import Segment
+from foundry_core.scene.tracks import Tracked, Tracker, TracksConfig
 
 
 class Pipeline:
@@ -66,23 +67,48 @@ class Pipeline:
         Args:
             motion: T_now_before [4,4] of the sensor since the previous cloud, see :meth:`Tracker.update`.
         """
-        return self.follow(cloud, self.perceiver.perceive(cloud), motion)
+        start = time.perf_counter()
+        scene = self.perceiver.find(cloud)
+        middle = time.perf_counter()
+        tracked = self._track(cloud, scene.segments, motion)
+        tracking_ms = 1e3 * (time.perf_counter() - middle)
+        # where a deadline leaves no time for all, what is known already waits, and is what its track was
+        order = None if tracked is None else self._fusion.longest_without(tracked.key)
+        return self._complete(cloud, self.perceiver.name(scene, start, order), tracked, tracking_ms)
 
     def follow(self, cloud: Cloud, perception: Perception, motion: np.ndarray | None = None) -> Perception:
         """The perceiver's objects of a cloud with taught classes, and with id and fused class of their tracks."""
         start = time.perf_counter()
-        head, objects = self.taught.head, perception.objects
-        if head is not self._head:  # other classes, or other thresholds: what was fused is of no use
+        tracked = self._track(cloud, [item.segment for item in perception.objects], motion)
+        return self._complete(cloud, perception, tracked, 1e3 * (time.perf_counter() - start))
+
+    def _track(self, cloud: Cloud, segments: Sequence[Segment], motion: np.ndarray | None) -> Tracked | None:
+        """The tracks of a cloud's segments; None when tracks are off."""
+        if self.taught.head is not self._head:  # other classes, or other thresholds: what was fused is of no use
             self._fusion.clear()
-            self._head = head
+            self._head = self.taught.head
+        if self.tracker is None:
+            return None
+        center = np.array([segment.center for segment in segments]).reshape(-1, 3)
+        size = np.array([segment.size for segment in segments]).reshape(-1, 3)
+        tracked = self.tracker.update(cloud.stamp_ns, center, size, motion, cloud.frame_id)
+        self._fusion.begin(tracked.alive)
+        return tracked
+
+    def _complete(
+        self, cloud: Cloud, perception: Perception, tracked: Tracked | None, tracking_ms: float
+    ) -> Perception:
+        start = time.perf_counter()
+        head, objects = self._head, perception.objects
         if head is not None:
             clouds = [item.segment.points for item in objects]
             answers = self.with_taught(head, clouds, [item.prediction for item in objects])
             objects = [Object(item.segment, answer) for item, answer in zip(objects, answers, strict=True)]
-        if self.tracker is not None:
-            objects = self._tracked(cloud, objects, motion)
+        if tracked is not None:
+            tracks = zip(objects, tracked.key.tolist(), tracked.track_id.tolist(), strict=True)
+            objects = [self._fused(*track) for track in tracks]
         self._last = cloud, objects
-        phases = {**perception.phases_ms, "tracks": 1e3 * (time.perf_counter() - start)}
+        phases = {**perception.phases_ms, "tracks": tracking_ms + 1e3 * (time.perf_counter() - start)}
         return dataclasses.replace(perception, objects=objects, phases_ms=phases)
 
     def with_taught(
@@ -98,16 +124,6 @@ class Pipeline:
         for number, item, row in zip(seen, evidence, extended, strict=True):
             answers[number] = self.perceiver.answer(clouds[number], item, row, head.labels, before=answers[number])
         return answers
-
-    def _tracked(self, cloud: Cloud, objects: list[Object], motion: np.ndarray | None) -> list[Object]:
-        center = np.array([item.segment.center for item in objects]).reshape(-1, 3)
-        size = np.array([item.segment.size for item in objects]).reshape(-1, 3)
-        found = self.tracker.update(cloud.stamp_ns, center, size, motion, cloud.frame_id)
-        self._fusion.keep(found.alive)
-        return [
-            self._fused(item, key, track_id)
-            for item, key, track_id in zip(objects, found.key.tolist(), found.track_id.tolist(), strict=True)
-        ]
 
     def _fused(self, item: Object, key: int, track_id: int) -> Object:
         answer = item.prediction

@@ -12,7 +12,7 @@ from street_scene import BOX, POLE, street
 from foundry_core import records
 from foundry_core.clouds import Cloud
 from foundry_core.runtime.objects import no_answer
-from foundry_core.runtime.perceiver import Perceiver
+from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.scene.tracks import TracksConfig
 
@@ -99,6 +99,18 @@ def test_an_object_that_there_was_no_time_for_is_what_its_track_was(perceiver):
         assert now.prediction.evidence is None and (now.prediction.part_ids == -1).all()
     assert {item.prediction.label for item in Pipeline(perceiver).follow(
         cloud(4), dataclasses.replace(alone, objects=skipped)).objects} == {"unknown"}  # fmt: skip
+
+
+def test_with_time_for_one_object_a_frame_all_are_named_after_so_many_frames(tiny_model, perceiver):
+    hasty = Pipeline(Perceiver(tiny_model, PerceiverConfig(deadline_ms=1e-3)))
+    seen = [hasty.perceive(cloud(number)) for number in range(5)]
+    assert [sum(budget > 0 for budget in perception.budgets) for perception in seen] == [1] * 5
+    asked = [int(np.argmax(perception.budgets)) for perception in seen]
+    places = [tuple(np.round(seen[k].objects[asked[k]].segment.center[:2])) for k in range(5)]
+    assert places[0] != places[1] and places[::2] == places[:1] * 3 and places[1::2] == places[1:2] * 2  # by turns
+    alone = perceiver.perceive(cloud(4))
+    for place in (BOX, POLE):
+        assert at(seen[4], place).prediction.label == at(alone, place).prediction.label != "unknown"
 
 
 def test_a_clock_that_jumps_back_is_counted_and_starts_anew(perceiver):

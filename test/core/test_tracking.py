@@ -65,6 +65,17 @@ def foundry(*arguments: str) -> int:
         return end.code or 0
 
 
+def test_a_deadline_leaves_most_objects_to_what_their_tracks_were(tiny_model, tmp_path):
+    path = tmp_path / "rows.json"
+    arguments = ["evaluate", "tracks", "--model", str(tiny_model), "--seconds", "1", "--sensor", "rgbd", "--seed", "3"]
+    metrics = {}
+    for name, more in (("none", []), ("hasty", ["--deadline", "0.001"])):
+        assert foundry(*arguments, *more, "--json", str(path)) == 0
+        metrics[name] = {key: value["mean"] for key, value in json.loads(path.read_text())[0]["metrics"].items()}
+    assert metrics["none"]["looked_at"] == 1.0 and 0 < metrics["hasty"]["looked_at"] < 0.5
+    assert metrics["hasty"]["visible"] == metrics["none"]["visible"]
+
+
 def test_the_command_writes_a_row(tiny_model, tmp_path, capsys):
     path = tmp_path / "rows.json"
     arguments = ["evaluate", "tracks", "--model", str(tiny_model), "--seconds", "0.5", "--sensor", "rgbd"]

@@ -193,8 +193,19 @@ def test_tracks_that_are_gone_are_forgotten():
     fusion = ClassFusion(TracksConfig())
     for key in range(5):
         fusion.add(key, np.array([0.5, 0.5]))
-    fusion.keep(np.array([1, 4]))
+    fusion.begin(np.array([1, 4]))
     assert len(fusion) == 2
+
+
+def test_the_track_that_was_not_looked_at_for_longest_comes_first():
+    fusion = ClassFusion(TracksConfig())
+    for frame in ([7, 8], [9], [8]):
+        fusion.begin(np.array([7, 8, 9]))
+        for key in frame:
+            fusion.add(key, np.array([0.5, 0.5]))
+    assert fusion.longest_without([8, 5, 9, 7, 6]) == [1, 4, 3, 2, 0]  # 5 and 6, which are new, as they came
+    fusion.begin(np.array([8]))
+    assert fusion.longest_without([8, 7]) == [1, 0]  # 7 was given up meanwhile
 
 
 @settings(max_examples=100, deadline=None)
