@@ -8,7 +8,9 @@ every batch, as an exponential average of measured over expected time. Nothing h
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 #: an object with fewer points than this for each supertoken shows too little detail to need it
 POINTS_PER_SUPERTOKEN = 16
@@ -53,27 +55,30 @@ class BudgetController:
         self.load += weight * step
         self.deviation = math.sqrt((1 - weight) * (self.deviation**2 + weight * step**2))
 
-    def plan(self, points: Sequence[int], left_ms: float) -> list[int]:
+    def plan(self, points: Sequence[int], left_ms: float, least: int = 1) -> list[int]:
         """Budgets for objects, the most important first.
 
         Args:
             points: of each object; small ones get no more than one supertoken for each
                 :data:`POINTS_PER_SUPERTOKEN` of them (but always the smallest budget).
             left_ms: time that is left for all of them.
+            least: no smaller budget than this is planned (but for small objects): better that some get none.
 
         Returns:
             a budget for each object. All get the largest that fits for all; what is left raises the first ones by a
             step. Where not even the smallest fits for all, the last ones get 0: no time for them.
         """
         caps = [self._cap(count) for count in points]
+        lowest = self._lowest(least)
         level = -1
-        for candidate in range(len(self.budgets)):
+        for candidate in range(lowest, len(self.budgets)):
             if self._total([min(candidate, cap) for cap in caps]) > left_ms:
                 break
             level = candidate
         if level < 0:
-            fit = max(0, int(left_ms / self.expected_ms(self.budgets[0])))
-            return [self.budgets[0]] * min(fit, len(caps)) + [0] * max(0, len(caps) - fit)
+            levels = [min(lowest, cap) for cap in caps]
+            fit = sum(spent <= left_ms for spent in accumulate(self.expected_ms(self.budgets[item]) for item in levels))
+            return [self.budgets[item] for item in levels[:fit]] + [0] * (len(caps) - fit)
         levels = [min(level, cap) for cap in caps]
         spare = left_ms - self._total(levels)
         for number, cap in enumerate(caps):
@@ -84,6 +89,14 @@ class BudgetController:
                 levels[number] += 1
                 spare -= more
         return [self.budgets[item] for item in levels]
+
+    def smallest(self, points: int, least: int = 1) -> int:
+        """The budget of an object that is answered whatever it takes."""
+        return self.budgets[min(self._lowest(least), self._cap(points))]
+
+    def _lowest(self, least: int) -> int:
+        """Index of the smallest budget that is no smaller than ``least``; of the largest, where there is none."""
+        return min(bisect_left(self.budgets, least), len(self.budgets) - 1)
 
     def _cap(self, points: int) -> int:
         """Index of the largest budget that so many points are worth."""

@@ -18,6 +18,7 @@ def answer_in_time(
     deadline_ms: float,
     now_ms: Callable[[], float],
     max_batch: int,
+    least: int = 1,
 ) -> tuple[list[T | None], list[int]]:
     """Answer as many objects as there is time for; the plan is made anew before every batch.
 
@@ -28,6 +29,7 @@ def answer_in_time(
         points: of each object, the most important object first.
         answer: answers objects, given by their numbers, at one budget.
         deadline_ms: on the clock that ``now_ms`` reads.
+        least: budget below which an object rather waits, see :meth:`BudgetController.plan`.
 
     Returns:
         an answer for each object, None where there was no time; and the budget of each, 0 where there was no time.
@@ -37,11 +39,11 @@ def answer_in_time(
     waiting = list(range(len(points)))
     while waiting:
         start = now_ms()
-        plan = controller.plan([points[number] for number in waiting], deadline_ms - start)
+        plan = controller.plan([points[number] for number in waiting], deadline_ms - start, least)
         if not plan[0]:
             if len(waiting) < len(points):
                 break
-            plan = [controller.budgets[0]] + [0] * (len(waiting) - 1)
+            plan = [controller.smallest(points[0], least)] + [0] * (len(waiting) - 1)
         batch = [number for number, budget in zip(waiting, plan, strict=True) if budget == plan[0]][:max_batch]
         for number, found in zip(batch, answer(batch, plan[0]), strict=True):
             answers[number], budgets[number] = found, plan[0]

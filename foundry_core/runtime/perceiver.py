@@ -185,8 +185,9 @@ class Perceiver:
 
         Args:
             start: moment, on :func:`time.perf_counter`, from which a deadline counts.
-            order: numbers of the segments, those first that must not wait where the deadline leaves no time for all;
-                by default as the scene has them.
+            order: numbers of the segments, those first that must not wait where the deadline leaves no time for all:
+                then some wait rather than that all get fewer supertokens than the model's own number. By default they
+                are in the scene's order, and fewer supertokens for all come first.
         """
         phases = {**scene.phases_ms, "group": 0.0, "network": 0.0, "labels": 0.0}
         diagonals = [float(np.linalg.norm(segment.size)) for segment in scene.segments]
@@ -195,8 +196,9 @@ class Perceiver:
             predictions = self._classify(points, phases, diagonals)
             budgets = [self.budget or 0] * len(points)
         else:
+            least = 1 if order is None else self.budget or 1
             order = range(len(points)) if order is None else order
-            predictions, budgets = self._classify_in_time(points, phases, diagonals, start, order)
+            predictions, budgets = self._classify_in_time(points, phases, diagonals, start, order, least)
         objects = [Object(*pair) for pair in zip(scene.segments, predictions, strict=True)]
         return Perception(objects, phases, scene, budgets)
 
@@ -207,6 +209,7 @@ class Perceiver:
         diagonals: Sequence[float],
         start: float,
         order: Sequence[int],
+        least: int,
     ) -> tuple[list[Prediction], list[int]]:
         """As :meth:`_classify`, in ``order``, within the deadline counted from ``start``; and each object's budget."""
         if self._controller is None:
@@ -224,6 +227,7 @@ class Perceiver:
             self.config.deadline_ms,
             lambda: 1e3 * (time.perf_counter() - start),
             self.config.max_batch,
+            least,
         )
         answers, budgets = [no_answer(len(points)) for points in clouds], [0] * len(clouds)
         for number, prediction, budget in zip(order, found, spent, strict=True):

@@ -48,6 +48,27 @@ def test_small_objects_get_few_supertokens_however_much_time_there_is():
     assert plan == [1, 2, 2, 4, 16]
 
 
+def test_with_a_least_budget_some_wait_rather_than_that_all_get_less():
+    controller = BudgetController(COST)
+    time = 10 * COST[1] * 1.2 + 0.001
+    assert controller.plan([MANY] * 10, time, least=4) == [4] * 6 + [0] * 4
+    assert controller.plan([16, MANY, 32] + [MANY] * 4, (1.0 + 1.6 + 1.2 + 1.6) * 1.2 + 0.001, 4) == [
+        1,
+        4,
+        2,
+        4,
+        0,
+        0,
+        0,
+    ]
+    assert controller.plan([MANY] * 2, 1000.0, least=4) == [16, 16]
+    assert controller.plan([MANY] * 2, 2.0, least=99) == [0, 0]
+    assert controller.smallest(MANY, 3) == 4 and controller.smallest(16, 4) == 1
+    machine = Machine(speed=100.0)
+    _, budgets, _ = machine.frame(controller, [MANY] * 3, 1.0)
+    assert budgets == [1, 0, 0]
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     points=st.lists(st.integers(1, 2000), max_size=60),

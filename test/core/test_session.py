@@ -161,7 +161,7 @@ def test_a_deadline_is_kept_with_objects_left_unknown(tiny_model):
     assert all(item.prediction.unknown and item.prediction.probability == 0 for item in answer.objects[1:])
     last = len(answer.objects) - 1
     turned = hasty.name(hasty.find(cloud), 0.0, order=[last, *range(last)])
-    assert turned.budgets == [0] * last + [1] and not turned.objects[last].prediction.unknown
+    assert turned.budgets == [0] * last + [4] and not turned.objects[last].prediction.unknown
     capped = Perceiver(tiny_model, PerceiverConfig(deadline_ms=60_000), budget=2)
     assert max(capped.perceive(cloud).budgets) == 2
 
