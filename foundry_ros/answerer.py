@@ -19,6 +19,8 @@ from foundry_ros import messages
 LOADING = 600.0
 #: s that a second node of the name is looked out for, which may be discovered a little later than the first
 SETTLING = 0.5
+#: s within which it is, even if its first announcements were lost: Fast DDS repeats them every 3 s
+ANNOUNCED = 3.5
 
 
 class ReplayFailed(RuntimeError):
@@ -41,6 +43,7 @@ class Answerer:
         self.change = threading.Condition()
         self.diagnostics: dict[str, str] = {}
         self._processes: set[str] = set()
+        self._connected = 0.0  # s, monotonic
         self._status_name = messages.status_name(player.resolve_topic_name(name), "perception")
         player.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=10))
         self._get_state = player.create_client(GetState, f"{name}/get_state")
@@ -78,11 +81,19 @@ class Answerer:
                     if int(self.diagnostics.get("input_publishers", 0)) > 0 and self._matched():
                         self.change.wait_for(lambda: len(self._processes) > 1, SETTLING)
                         self.refuse_twins()
+                        self._connected = time.monotonic()
                         return dict(self.diagnostics)
                     self.change.wait(0.1)
         if state != "active":
             missing = f"'{self.name}' is {state}"
         raise ReplayFailed(f"bag_replay: no connection after {timeout:.0f} s: {missing}")
+
+    def refuse_late_twins(self) -> None:
+        """:meth:`refuse_twins`, when a second node must have been discovered, after a short replay too."""
+        with self.change:
+            left = self._connected + ANNOUNCED - time.monotonic()
+            self.change.wait_for(lambda: len(self._processes) > 1, max(0.0, left))
+        self.refuse_twins()
 
     def refuse_twins(self) -> None:
         """Two nodes of one name would answer every frame twice, and mix their figures.

@@ -126,7 +126,7 @@ class BagReplay(Node):
                 self._await_parts(stamp_ns)
                 self._store_complete(sent, results, last=True)
         self._tell(total)
-        self.answerer.refuse_twins()
+        self.answerer.refuse_late_twins()
 
     def _finish(self, number: int, stamp_ns: int, results: ResultsWriter | None) -> None:
         if not self.ledger.wait(number, self.settings.frame_timeout):
