@@ -56,9 +56,10 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
             node = make()
             if prepare is not None:
                 prepare(node)
+            executor = SingleThreadedExecutor()
+            executor.add_node(node)
+        # rclpy's handlers wake the executors that are there already: one made after a signal would wait for ever
         install_signal_handlers(SignalHandlerOptions.ALL)
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
         _spin(executor, node)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
