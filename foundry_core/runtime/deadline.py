@@ -18,6 +18,7 @@ def answer_in_time(
     deadline_ms: float,
     now_ms: Callable[[], float],
     max_batch: int,
+    order: Sequence[int] | None = None,
     least: int = 1,
 ) -> tuple[list[T | None], list[int]]:
     """Answer as many objects as there is time for; the plan is made anew before every batch.
@@ -26,9 +27,10 @@ def answer_in_time(
     that the machine has become faster again.
 
     Args:
-        points: of each object, the most important object first.
+        points: of each object.
         answer: answers objects, given by their numbers, at one budget.
         deadline_ms: on the clock that ``now_ms`` reads.
+        order: numbers of the objects, the most important first; by default as they are numbered.
         least: budget below which an object rather waits, see :meth:`BudgetController.plan`.
 
     Returns:
@@ -36,14 +38,14 @@ def answer_in_time(
     """
     answers: list[T | None] = [None] * len(points)
     budgets = [0] * len(points)
-    waiting = list(range(len(points)))
+    waiting = list(range(len(points)) if order is None else order)
     while waiting:
         start = now_ms()
         plan = controller.plan([points[number] for number in waiting], deadline_ms - start, least)
         if not plan[0]:
             if len(waiting) < len(points):
                 break
-            plan = [controller.smallest(points[0], least)] + [0] * (len(waiting) - 1)
+            plan = [controller.smallest(points[waiting[0]], least)] + [0] * (len(waiting) - 1)
         batch = [number for number, budget in zip(waiting, plan, strict=True) if budget == plan[0]][:max_batch]
         for number, found in zip(batch, answer(batch, plan[0]), strict=True):
             answers[number], budgets[number] = found, plan[0]

@@ -20,8 +20,8 @@ class ClassFusion:
 
     def __init__(self, config: TracksConfig) -> None:
         self.config = config
-        self._beliefs: dict[int, tuple[np.ndarray, float]] = {}  # key of a track -> sum of logs (C), W
-        self._added: dict[int, int] = {}  # key of a track -> number of the frame of its last sighting here
+        # key of a track -> sum of logs (C), W, and the number of the frame of the last sighting
+        self._beliefs: dict[int, tuple[np.ndarray, float, int]] = {}
         self._frame = 0
 
     def __len__(self) -> int:
@@ -30,18 +30,17 @@ class ClassFusion:
     def clear(self) -> None:
         """Forget all tracks."""
         self._beliefs.clear()
-        self._added.clear()
 
     def begin(self, keys) -> None:
         """A frame begins: forget the tracks that are not among ``keys``."""
         self._frame += 1
         alive = {int(key) for key in keys}
         self._beliefs = {key: belief for key, belief in self._beliefs.items() if key in alive}
-        self._added = {key: frame for key, frame in self._added.items() if key in alive}
 
     def longest_without(self, keys: Sequence[int]) -> list[int]:
         """Positions in ``keys``: tracks without a sighting first, then those whose last one is longest ago."""
-        return sorted(range(len(keys)), key=lambda position: self._added.get(int(keys[position]), -1))
+        last = [self._beliefs[key][2] if key in self._beliefs else -1 for key in map(int, keys)]
+        return sorted(range(len(last)), key=last.__getitem__)
 
     def add(self, key: int, probabilities: np.ndarray) -> np.ndarray:
         """The fused probabilities float64 [C] of a track that is seen with ``probabilities`` [C].
@@ -50,18 +49,17 @@ class ClassFusion:
         """
         probabilities = np.asarray(probabilities, float)
         logs = np.log(np.maximum(probabilities, self.config.floor))
-        past, weight = self._beliefs.get(key, (np.zeros(len(logs)), 0.0))
+        past, weight, _ = self._beliefs.get(key, (np.zeros(len(logs)), 0.0, -1))
         if len(past) != len(logs):
             past, weight = np.zeros(len(logs)), 0.0
         past, weight = self.config.memory * past + logs, self.config.memory * weight + 1.0
-        self._beliefs[key] = past, weight
-        self._added[key] = self._frame
+        self._beliefs[key] = past, weight, self._frame
         return probabilities if weight == 1.0 else self._fused(past, weight)
 
     def held(self, key: int) -> np.ndarray | None:
         """The fused probabilities float64 [C] of a track as they stand; None when nothing was added."""
         belief = self._beliefs.get(key)
-        return None if belief is None else self._fused(*belief)
+        return None if belief is None else self._fused(*belief[:2])
 
     def _fused(self, past: np.ndarray, weight: float) -> np.ndarray:
         fused = past * weight ** (self.config.independence - 1.0)

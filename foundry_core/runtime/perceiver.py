@@ -196,9 +196,7 @@ class Perceiver:
             predictions = self._classify(points, phases, diagonals)
             budgets = [self.budget or 0] * len(points)
         else:
-            least = 1 if order is None else self.budget or 1
-            order = range(len(points)) if order is None else order
-            predictions, budgets = self._classify_in_time(points, phases, diagonals, start, order, least)
+            predictions, budgets = self._classify_in_time(points, phases, diagonals, start, order)
         objects = [Object(*pair) for pair in zip(scene.segments, predictions, strict=True)]
         return Perception(objects, phases, scene, budgets)
 
@@ -208,32 +206,28 @@ class Perceiver:
         phases: dict[str, float],
         diagonals: Sequence[float],
         start: float,
-        order: Sequence[int],
-        least: int,
+        order: Sequence[int] | None,
     ) -> tuple[list[Prediction], list[int]]:
         """As :meth:`_classify`, in ``order``, within the deadline counted from ``start``; and each object's budget."""
         if self._controller is None:
             self._controller = self._measured_controller()
 
-        def answer(turns: list[int], budget: int) -> list[Prediction]:
-            numbers = [order[turn] for turn in turns]
+        def answer(numbers: list[int], budget: int) -> list[Prediction]:
             chosen = [clouds[number] for number in numbers]
             return self._classify(chosen, phases, [diagonals[number] for number in numbers], budget)
 
-        found, spent = answer_in_time(
+        answers, budgets = answer_in_time(
             self._controller,
-            [len(clouds[number]) for number in order],
+            [len(points) for points in clouds],
             answer,
             self.config.deadline_ms,
             lambda: 1e3 * (time.perf_counter() - start),
             self.config.max_batch,
-            least,
+            order,
+            1 if order is None else self.budget or 1,
         )
-        answers, budgets = [no_answer(len(points)) for points in clouds], [0] * len(clouds)
-        for number, prediction, budget in zip(order, found, spent, strict=True):
-            if prediction is not None:
-                answers[number], budgets[number] = prediction, budget
-        return answers, budgets
+        pairs = zip(answers, clouds, strict=True)
+        return [no_answer(len(points)) if found is None else found for found, points in pairs], budgets
 
     def classify(self, clouds: Sequence[np.ndarray]) -> list[Prediction]:
         """Name objects, each given by points [n,3] in any unit, z up, n >= 1.
