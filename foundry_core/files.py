@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +48,16 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         stream.write(data)
 
 
+def remove_torn(folder: Path, name: str | None = None) -> None:
+    """Remove what :func:`replacing` left in a folder when its process was killed: of one name, or of all.
+
+    For whoever alone writes there: what another process is writing would go too.
+    """
+    for torn in folder.glob(f".{'*' if name is None else glob.escape(name)}.*.tmp"):
+        with suppress(OSError):
+            torn.unlink()
+
+
 def replace_folder(new: Path, target: Path, aside: Path) -> None:
     """Make the finished folder ``new`` the one at ``target``, at once; one that was there is moved to ``aside``.
 
@@ -81,3 +92,9 @@ def require_writable(path: str | Path | None, option: str) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"{path}: cannot be written, {parent} is no writable folder; give another {option}")
+
+
+def require_new_folder(path: Path, option: str) -> None:
+    """Raise InputError if the folder ``path`` that ``option`` names is there and not empty, or is a file."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path}: exists already; choose another {option}")

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import os
 import threading
 import time
@@ -17,6 +15,7 @@ from geometry_msgs.msg import PointStamped
 from std_srvs.srv import Trigger
 
 from foundry_core.errors import InputError
+from foundry_core.files import remove_torn
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
@@ -32,9 +31,7 @@ def open_taught(perceiver: Perceiver, teach_file: str) -> TaughtClasses:
     """
     if teach_file:
         path = Path(os.path.realpath(teach_file))
-        for torn in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            with contextlib.suppress(OSError):
-                torn.unlink()
+        remove_torn(path.parent, path.name)
     if teach_file and Path(teach_file).exists():
         return TaughtClasses.load(teach_file, perceiver.card)
     return TaughtClasses(perceiver.card)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from foundry_core.cli.common import console, require_torch
-from foundry_core.errors import InputError
+from foundry_core.files import require_new_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,6 @@ def register(app: typer.Typer) -> None:
         require_torch("average")
         from foundry_core.training.soup import average_models
 
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out}: is there already; choose another --out")
+        require_new_folder(out, "--out")
         card = average_models(model, share, out)
         console.print(f"wrote {out}: {card.name}, {card.parameters:,} parameters", soft_wrap=True)

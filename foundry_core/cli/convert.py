@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from foundry_core.cli.common import console, require_torch, require_writable, write_json
-from foundry_core.errors import InputError
+from foundry_core.files import require_new_folder
 
 if TYPE_CHECKING:
     from foundry_core.card import ModelCard
@@ -83,8 +83,7 @@ def register(app: typer.Typer) -> None:
         require_writable(json_file, "--json")
         from foundry_core.models.checkpoints.convert import convert as run
 
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise InputError(f"{out}: exists already; choose another --out")
+        require_new_folder(out, "--out")
         sizes = {"depth": depth, "heads": heads, "points": points, "groups": groups, "neighbors": neighbors}
         done = run(checkpoint, arch.value, out.resolve().name, **sizes)
         card = write_model(out, done)

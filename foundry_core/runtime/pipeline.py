@@ -69,18 +69,17 @@ class Pipeline:
         """
         start = time.perf_counter()
         scene = self.perceiver.find(cloud)
-        middle = time.perf_counter()
+        found = time.perf_counter()
         tracked = self._track(cloud, scene.segments, motion)
-        tracking_ms = 1e3 * (time.perf_counter() - middle)
         # where a deadline leaves no time for all, what is known already waits, and is what its track was
         order = None if tracked is None else self._fusion.longest_without(tracked.key)
-        return self._complete(cloud, self.perceiver.name(scene, start, order), tracked, tracking_ms)
-
-    def follow(self, cloud: Cloud, perception: Perception, motion: np.ndarray | None = None) -> Perception:
-        """The perceiver's objects of a cloud with taught classes, and with id and fused class of their tracks."""
-        start = time.perf_counter()
-        tracked = self._track(cloud, [item.segment for item in perception.objects], motion)
-        return self._complete(cloud, perception, tracked, 1e3 * (time.perf_counter() - start))
+        ordered = time.perf_counter()
+        perception = self.perceiver.name(scene, start, order)
+        named = time.perf_counter()
+        objects = self._complete(perception.objects, tracked)
+        self._last = cloud, objects
+        tracks_ms = 1e3 * (ordered - found + time.perf_counter() - named)
+        return dataclasses.replace(perception, objects=objects, phases_ms={**perception.phases_ms, "tracks": tracks_ms})
 
     def _track(self, cloud: Cloud, segments: Sequence[Segment], motion: np.ndarray | None) -> Tracked | None:
         """The tracks of a cloud's segments; None when tracks are off."""
@@ -95,21 +94,16 @@ class Pipeline:
         self._fusion.begin(tracked.alive)
         return tracked
 
-    def _complete(
-        self, cloud: Cloud, perception: Perception, tracked: Tracked | None, tracking_ms: float
-    ) -> Perception:
-        start = time.perf_counter()
-        head, objects = self._head, perception.objects
-        if head is not None:
+    def _complete(self, objects: list[Object], tracked: Tracked | None) -> list[Object]:
+        """The objects with taught classes among their answers, and with id and fused class of their tracks."""
+        if self._head is not None:
             clouds = [item.segment.points for item in objects]
-            answers = self.with_taught(head, clouds, [item.prediction for item in objects])
+            answers = self.with_taught(self._head, clouds, [item.prediction for item in objects])
             objects = [Object(item.segment, answer) for item, answer in zip(objects, answers, strict=True)]
-        if tracked is not None:
-            tracks = zip(objects, tracked.key.tolist(), tracked.track_id.tolist(), strict=True)
-            objects = [self._fused(*track) for track in tracks]
-        self._last = cloud, objects
-        phases = {**perception.phases_ms, "tracks": tracking_ms + 1e3 * (time.perf_counter() - start)}
-        return dataclasses.replace(perception, objects=objects, phases_ms=phases)
+        if tracked is None:
+            return objects
+        tracks = zip(objects, tracked.key.tolist(), tracked.track_id.tolist(), strict=True)
+        return [self._fused(*track) for track in tracks]
 
     def with_taught(
         self, head: FewShotHead | None, clouds: Sequence[np.ndarray], answers: list[Prediction]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from foundry_core.card import ModelCard, Training, TrainingData
 from foundry_core.errors import InputError
 from foundry_core.evaluation.curves import CURVES, draw_curves
-from foundry_core.files import replacing, write_atomically
+from foundry_core.files import remove_torn, replacing, write_atomically
 from foundry_core.models.heads import Perception
 from foundry_core.models.parallel import rank, share_statistics, world
 from foundry_core.models.registry import save_model
@@ -145,8 +145,7 @@ class Run:
         """Go on from the folder's checkpoint, if there is one; every process from the state of the first."""
         path, data = self.directory / CHECKPOINT, None
         if self.leads:
-            for torn in self.directory.glob(".*.tmp"):
-                torn.unlink(missing_ok=True)  # of a run that was killed while it wrote
+            remove_torn(self.directory)
             data = path.read_bytes() if path.is_file() else None
         if world() > 1:
             data = from_first(bytes(self._state()) if self.leads and data is None else data)

@@ -10,7 +10,6 @@ import torch
 
 from foundry_core.card import ModelCard, Training
 from foundry_core.errors import InputError
-from foundry_core.models.heads import Perception
 from foundry_core.models.registry import load_model, save_model
 
 #: what the models must have in common
@@ -49,12 +48,10 @@ def average_models(models: Sequence[str], shares: Sequence[float], out: Path) ->
         batch=0,
         minutes=0.0,
     )
-    history = [run for position, run in enumerate(_all_runs(loaded)) if run not in _all_runs(loaded)[:position]]
+    history: list[Training] = []
+    for _, each in loaded:
+        history += [run for run in each.training if run not in history]
     return save_model(out, network, card.model_copy(update={"training": [*history, record], "metrics": []}))
-
-
-def _all_runs(loaded: Sequence[tuple[Perception, ModelCard]]) -> list[Training]:
-    return [run for _, card in loaded for run in card.training]
 
 
 def _mean(backbones: Sequence[torch.nn.Module], parts: Sequence[float]) -> dict[str, torch.Tensor]:
