@@ -9,9 +9,7 @@ training; the publisher runs on the other cores. Exit code 1 when the node does 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -20,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import bounded_run
 import numpy as np
 import yaml
 from diagnostic_msgs.msg import DiagnosticArray
@@ -27,21 +26,17 @@ from observer import Ros, wait_for
 from sensor_msgs.msg import PointCloud2
 from soak.__main__ import RATE, sweep
 from station import cloud, diagnostics
-from std_msgs.msg import Header
-from std_srvs.srv import Trigger
+from trainer_node import Trainer
 
 from foundry_core.card import share_directory
 from foundry_core.data.procedural_set import procedural_shapes
 from foundry_core.data.shapes import save_shapes
+from foundry_core.pointcloud2 import stamp_ns
 from foundry_ros import messages
 from foundry_ros.processes import Domain
 
 #: s for a node to start, and for the training to load and to make its first steps
 PATIENCE = 600.0
-
-
-def stamp_ns(header: Header) -> int:
-    return header.stamp.sec * 10**9 + header.stamp.nanosec
 
 
 @contextmanager
@@ -68,7 +63,7 @@ class Stopwatch:
 
     def _on_objects(self, message: PointCloud2) -> None:
         with self._lock:
-            self._answered[stamp_ns(message.header)] = time.perf_counter()
+            self._answered[stamp_ns(message.header.stamp)] = time.perf_counter()
 
     def play(self, seconds: float) -> list[float | None]:
         """Latencies in ms of clouds at 10 Hz; None for one without an answer."""
@@ -88,24 +83,15 @@ class Stopwatch:
         return [1e3 * (answers[stamp] - at) if stamp in answers else None for stamp, at in sent.items()]
 
 
-class Training:
-    """distill_trainer's services and figures."""
+def step(figures: dict[str, str]) -> int:
+    return int(figures.get("step", 0))
 
-    def __init__(self, ros: Ros) -> None:
-        self._ros = ros
-        self._collected = ros.collect(DiagnosticArray, "/diagnostics")
 
-    def figures(self) -> dict[str, str]:
-        found = [messages.read_diagnostics(each, "distill_trainer: training") for each in list(self._collected)]
-        return next((values for values in reversed(found) if values), {})
-
-    def step(self) -> int:
-        return int(self.figures().get("step", 0))
-
-    def call(self, name: str) -> None:
-        answer = self._ros.call(Trigger, f"/distill_trainer/{name}", Trigger.Request(), PATIENCE)
-        if not answer.success:
-            raise RuntimeError(answer.message)
+def do(trainer: Trainer, service: str) -> None:
+    """Call a service of distill_trainer that must not be refused."""
+    answer = trainer.call(service)
+    if not answer.success:
+        raise RuntimeError(answer.message)
 
 
 def summary(latencies: list[float | None]) -> dict[str, Any]:
@@ -135,7 +121,7 @@ def measure(rounds: int, seconds: float, model: str, core: int, folder: Path) ->
                 nodes = ros.start("perception_node", perception, {"~/input": "/points"})
                 others = ros.start("distill_trainer", trainer)
             with nodes, others:
-                watch, training = Stopwatch(ros), Training(ros)
+                watch, training = Stopwatch(ros), Trainer(ros)
                 told = ros.collect(DiagnosticArray, "/diagnostics")
                 joined = lambda: int(diagnostics(told).get("input_publishers", 0)) > 0  # noqa: E731
                 wait_for(joined, PATIENCE, "the node to hear the publisher")
@@ -144,13 +130,14 @@ def measure(rounds: int, seconds: float, model: str, core: int, folder: Path) ->
                 steps = 0
                 for _ in range(rounds):
                     latencies["alone"] += watch.play(seconds)
-                    before = training.step()
-                    training.call("start")
-                    wait_for(lambda: training.step() > before, PATIENCE, "steps of the training")  # noqa: B023
-                    at = training.step()
+                    before = step(training.figures())
+                    do(training, "start")
+                    begun = lambda: step(training.figures()) > before  # noqa: B023, E731
+                    wait_for(begun, PATIENCE, "steps of the training")
+                    at = step(training.figures())
                     latencies["beside"] += watch.play(seconds)
-                    steps += training.step() - at
-                    training.call("stop")
+                    steps += step(training.figures()) - at
+                    do(training, "stop")
         finally:
             ros.close()
     report = {name: summary(values) for name, values in latencies.items()}
@@ -167,14 +154,10 @@ def main() -> int:
     parser.add_argument("--core", type=int, default=0, help="number of the processor core that both share")
     parser.add_argument("--json", type=Path, default=Path("out/beside.json"))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the nodes too
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(share_directory() / "config" / "fastdds.xml"))
+    bounded_run.prepare()
     with tempfile.TemporaryDirectory() as folder:
         report = measure(options.rounds, options.seconds, options.model, options.core, Path(folder))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=1))
+    bounded_run.write(report, options.json)
     return 0 if report["beside"]["answered"] and report["steps"] else 1
 
 

@@ -9,14 +9,12 @@ ends. Segments of other processes, which come and go on a busy machine, are no c
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import bounded_run
 import numpy as np
 import psutil
 from observer import Ros, wait_for
@@ -24,7 +22,6 @@ from segments import left_behind, own_segments
 from station import Station, cloud, diagnostics
 from street_scene import street
 
-from foundry_core.card import share_directory
 from foundry_ros.processes import Domain
 
 POINTS, RATE = 120_000, 10.0
@@ -114,14 +111,10 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=300.0, help="s for the node to start (it may compile first)")
     parser.add_argument("--json", type=Path, default=Path("out/soak.json"))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the node too
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(share_directory() / "config" / "fastdds.xml"))
+    bounded_run.prepare()
     report = measure(options.minutes, options.model, options.patience)
     report["broken"] = broken(report)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=1))
+    bounded_run.write(report, options.json)
     return 1 if report["broken"] else 0
 
 
