@@ -48,6 +48,9 @@ class PerceptionParameters(PerceiverConfig):
 
     model: str = Field("foundry-edge", description="a shipped model's name (`foundry models`) or a model directory")
     budget: int | None = Field(None, ge=1, description="supertokens to run with; not set: the model's own")
+    keep_up: bool = Field(
+        True, description="give clouds that come before the last one is answered a deadline, unless deadline_ms is set"
+    )
     autostart: bool = Field(True, description="configure and activate at start, without a lifecycle manager")
     diagnostics_period: float = Field(1.0, gt=0, le=60, description="s between messages on /diagnostics")
     marker_lifetime: float = Field(0.5, gt=0, le=60, description="s that a marker stays when no newer frame comes")

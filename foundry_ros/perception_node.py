@@ -10,6 +10,7 @@ if __name__ == "__main__":
     allocator.share_one_heap()
 
 import copy
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from foundry_core import cdr, pointcloud2
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime import footprint
+from foundry_core.runtime.pace import Pace
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.runtime.precompile import precompile
@@ -44,7 +46,8 @@ class PerceptionNode(LifecycleNode):
 
     Unconfigured: only parameters. Inactive: the model is loaded. Active: while somebody listens to an output, clouds
     are received and answered; the newest one waits while another is at work, and the one that it replaces counts as
-    dropped. Clouds arrive serialised and are read in the worker, so that no message can harm the executor.
+    dropped. Where that would happen often, clouds have a deadline (:class:`Pace`). Clouds arrive serialised and are
+    read in the worker, so that no message can harm the executor.
 
     Args:
         loaded: is called at the end of every configuration.
@@ -60,6 +63,7 @@ class PerceptionNode(LifecycleNode):
         self.failure = ""
         self._perceiver: Perceiver | None = None
         self._pipeline: Pipeline | None = None
+        self._pace = Pace()
         self._outputs: Outputs | None = None
         self._target: TargetFrame | None = None
         self._teaching: Teaching | None = None
@@ -100,6 +104,7 @@ class PerceptionNode(LifecycleNode):
         self._publish_labels()
         self._statistics = NodeStatistics()
         self._pipeline.clear()
+        self._pace.clear()
         self._worker = LatestWorker(self._process, "perception")
         self._follow_demand()
         self._timer = steady_timer(self, self.settings.diagnostics_period, self._publish_diagnostics)
@@ -224,7 +229,10 @@ class PerceptionNode(LifecycleNode):
         self._statistics.count("received")
         if not self._outputs.listeners():
             self._statistics.count("skipped")
-        elif self._worker.offer((data, time.perf_counter())):
+            return
+        arrived = time.perf_counter()
+        self._pace.arrived(arrived)
+        if self._worker.offer((data, arrived)):
             self._statistics.count("dropped")
 
     def _process(self, item: tuple[bytes, float]) -> None:
@@ -234,6 +242,7 @@ class PerceptionNode(LifecycleNode):
         try:
             self._take_over()
             start = time.perf_counter()
+            self._pace.begun(start)
             message = cdr.read_point_cloud(data, "~/input")
             reason = "layout"
             decoded = pointcloud2.decode(message, "~/input")
@@ -248,8 +257,10 @@ class PerceptionNode(LifecycleNode):
             cloud = Cloud.from_points(points, frame_id=header.frame_id, stamp_ns=stamp_ns)
             phases = {"decode": (time.perf_counter() - start) * 1e3}
             reason = "failure"
-            perception = self._pipeline.perceive(cloud)
+            due = (lambda: arrived + self._pace.allowance) if self.settings.keep_up else None
+            perception = self._pipeline.perceive(cloud, due=due)
             objects = perception.objects
+            self._pace.answered(perception.complete)
             budgets = perception.budgets if self._perceiver.card.budgets else []
             phases.update(perception.phases_ms)
             start = time.perf_counter()
@@ -266,6 +277,7 @@ class PerceptionNode(LifecycleNode):
                 self._reject("failure", f"~/input: {error.__class__.__name__}: {error}")
 
     def _reject(self, reason: str, text: str) -> None:
+        self._pace.answered(complete=True)
         self._statistics.reject(reason)
         now = time.monotonic()
         if now - self._warned.get(reason, -WARNING_PERIOD) >= WARNING_PERIOD:
@@ -277,6 +289,8 @@ class PerceptionNode(LifecycleNode):
             return
         self._follow_demand()
         counts, recent = self._statistics.values()
+        if math.isfinite(self._pace.allowance) and self.settings.keep_up and self.settings.deadline_ms is None:
+            counts["keep_up_ms"] = 1e3 * self._pace.allowance
         listeners = self._outputs.listeners()
         values = {"model": self._perceiver.card.name, "budget": self._perceiver.budget,
                   "process": processes.identity(), "rss_mb": processes.resident_mb(), "listeners": listeners,

@@ -97,3 +97,8 @@ class Perception:
     phases_ms: dict[str, float]
     scene: SceneResult
     budgets: list[int] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there was time to look at every object."""
+        return all(item.prediction.evidence is not None for item in self.objects)

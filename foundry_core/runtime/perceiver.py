@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from foundry_core.card import ModelCard, find_model, load_card
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.budget import BudgetController
-from foundry_core.runtime.deadline import answer_in_time
+from foundry_core.runtime.deadline import answer_in_time, measured_controller
 from foundry_core.runtime.objects import OTHER, UNKNOWN, Evidence, Object, Perception, Prediction, no_answer
 from foundry_core.runtime.parts import part_labels
 from foundry_core.runtime.parts import warm_up as warm_up_parts
@@ -27,6 +27,10 @@ from foundry_core.scene.segment import SceneResult, find_segments
 from foundry_core.schema import Settings
 
 __all__ = ["Object", "Perceiver", "PerceiverConfig", "Perception", "Prediction"]
+
+
+#: the phases of naming objects
+NAMING = ("group", "network", "labels")
 
 
 class PerceiverConfig(Settings):
@@ -70,8 +74,8 @@ class Perceiver:
 
     Args:
         model: name of a shipped model or path of a model directory.
-        budget: supertokens to run with, one of the card's budgets; by default the card's own choice. With a deadline,
-            the most that an object gets; by default the largest.
+        budget: supertokens to run with, one of the card's budgets; by default the card's own choice. With the setting
+            ``deadline_ms``, the most that an object gets; by default the largest.
 
     Raises:
         InputError: the directory, its card, a hash or the graph is not in order, or it has no object head.
@@ -86,7 +90,8 @@ class Perceiver:
         check_budget(self.card, budget)
         self.budget: int | None = budget or self.card.budget
         self._most = budget or max(self.card.budgets, default=1)
-        self._controller: BudgetController | None = None
+        self._controller: BudgetController | None = None  # for the setting, which may give an object any budget
+        self._steady: BudgetController | None = None  # for a caller's deadline, which keeps the budget in use
         self._outputs = ["tokens", "class_logits", *(["part_logits"] if self.card.heads.parts else [])]
         self.session = open_session(
             directory, self.config.runtime, self.config.precision, self.config.threads, self._outputs
@@ -130,6 +135,8 @@ class Perceiver:
         most = budget or max(self.card.budgets, default=1)
         if most != self._most:
             self._controller = None
+        if (budget or self.card.budget) != self.budget:
+            self._steady = None
         self.config, self._most, self._threshold = config, most, self._threshold_of(config)
         self.budget = budget or self.card.budget
 
@@ -154,22 +161,22 @@ class Perceiver:
         self.perceive(Cloud.from_points(np.concatenate([floor, block])))
         size = self.card.preprocessing.points
         self.classify([rng.normal(size=(size + 1, 3))])
-        if self.config.deadline_ms is not None:
-            self._controller = self._measured_controller()
+        self._measured()
 
-    def _measured_controller(self, repeats: int = 3, objects: int = 4) -> BudgetController:
-        """A controller for the budgets up to the one in use, with the time that each takes on this machine."""
+    def _measured(self) -> BudgetController:
+        """The controller for a deadline, made when it is first needed."""
+        if self.config.deadline_ms is None:
+            if self._steady is None:
+                self._steady = self._measure([self.budget or 1])
+            return self._steady
+        if self._controller is None:
+            self._controller = self._measure([item for item in self.card.budgets if item <= self._most] or [1])
+        return self._controller
+
+    def _measure(self, budgets: Sequence[int], objects: int = 4) -> BudgetController:
         points = np.random.default_rng(0).normal(size=(objects, self.card.preprocessing.points + 1, 3))
-        batch = list(points.astype(np.float32))
-        cost = {}
-        for budget in [item for item in self.card.budgets if item <= self._most] or [1]:
-            times = []
-            for _ in range(repeats + 1):
-                start = time.perf_counter()
-                self._classify(batch, dict.fromkeys(("group", "network", "labels"), 0.0), budget=budget)
-                times.append(1e3 * (time.perf_counter() - start))
-            cost[budget] = min(times[1:]) / objects
-        return BudgetController(cost)
+        batch, phases = list(points.astype(np.float32)), dict.fromkeys(NAMING, 0.0)
+        return measured_controller(lambda budget: self._classify(batch, phases, budget=budget), budgets, objects)
 
     def perceive(self, cloud: Cloud) -> Perception:
         """Find and name the objects of a cloud, in the cloud's frame (sensor axes: x forward, y left, z up)."""
@@ -180,7 +187,13 @@ class Perceiver:
         """The segments of a cloud, which may be objects."""
         return find_segments(cloud, self.config.scene)
 
-    def name(self, scene: SceneResult, start: float, order: Sequence[int] | None = None) -> Perception:
+    def name(
+        self,
+        scene: SceneResult,
+        start: float,
+        order: Sequence[int] | None = None,
+        due: Callable[[], float] | None = None,
+    ) -> Perception:
         """Name the segments of a cloud.
 
         Args:
@@ -188,15 +201,19 @@ class Perceiver:
             order: numbers of the segments, those first that must not wait where the deadline leaves no time for all:
                 then some wait rather than that all get fewer supertokens than the model's own number. By default they
                 are in the scene's order, and fewer supertokens for all come first.
+            due: moment, on that clock, when the answer is due, where the settings have no deadline; asked before
+                every batch. Every object that there is time for gets the budget in use.
         """
-        phases = {**scene.phases_ms, "group": 0.0, "network": 0.0, "labels": 0.0}
+        phases = {**scene.phases_ms, **dict.fromkeys(NAMING, 0.0)}
+        limit = self.config.deadline_ms
+        due = due if limit is None else (lambda: start + 1e-3 * limit)
         diagonals = [float(np.linalg.norm(segment.size)) for segment in scene.segments]
         points = [segment.points for segment in scene.segments]
-        if self.config.deadline_ms is None:
+        if due is None:
             predictions = self._classify(points, phases, diagonals)
             budgets = [self.budget or 0] * len(points)
         else:
-            predictions, budgets = self._classify_in_time(points, phases, diagonals, start, order)
+            predictions, budgets = self._classify_in_time(points, phases, diagonals, order, due)
         objects = [Object(*pair) for pair in zip(scene.segments, predictions, strict=True)]
         return Perception(objects, phases, scene, budgets)
 
@@ -205,29 +222,28 @@ class Perceiver:
         clouds: Sequence[np.ndarray],
         phases: dict[str, float],
         diagonals: Sequence[float],
-        start: float,
         order: Sequence[int] | None,
+        due: Callable[[], float],
     ) -> tuple[list[Prediction], list[int]]:
-        """As :meth:`_classify`, in ``order``, within the deadline counted from ``start``; and each object's budget."""
-        if self._controller is None:
-            self._controller = self._measured_controller()
+        """As :meth:`_classify`, in ``order``, until the answer is due; and each object's budget."""
 
         def answer(numbers: list[int], budget: int) -> list[Prediction]:
             chosen = [clouds[number] for number in numbers]
             return self._classify(chosen, phases, [diagonals[number] for number in numbers], budget)
 
         answers, budgets = answer_in_time(
-            self._controller,
+            self._measured(),
             [len(points) for points in clouds],
             answer,
-            self.config.deadline_ms,
-            lambda: 1e3 * (time.perf_counter() - start),
+            lambda: 1e3 * due(),
+            lambda: 1e3 * time.perf_counter(),
             self.config.max_batch,
             order,
             1 if order is None else self.budget or 1,
         )
         pairs = zip(answers, clouds, strict=True)
-        return [no_answer(len(points)) if found is None else found for found, points in pairs], budgets
+        predictions = [no_answer(len(points)) if found is None else found for found, points in pairs]
+        return predictions, budgets if self.card.budgets else [0] * len(budgets)
 
     def classify(self, clouds: Sequence[np.ndarray]) -> list[Prediction]:
         """Name objects, each given by points [n,3] in any unit, z up, n >= 1.
@@ -241,7 +257,7 @@ class Perceiver:
             if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
                 raise InputError(f"object {number}: expected finite points [n,3] with n >= 1, got {points.shape}")
             checked.append(points)
-        return self._classify(checked, {"group": 0.0, "network": 0.0, "labels": 0.0})
+        return self._classify(checked, dict.fromkeys(NAMING, 0.0))
 
     def _classify(
         self,
@@ -270,7 +286,7 @@ class Perceiver:
                 evidence = Evidence(probabilities[row], features[row], sampled[row], part_logits)
                 predictions.append(self.answer(points, evidence, evidence.probabilities))
             marks.append(time.perf_counter())
-            for k, phase in enumerate(("group", "network", "labels")):
+            for k, phase in enumerate(NAMING):
                 phases[phase] += 1e3 * (marks[k + 1] - marks[k])
         return predictions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -61,11 +61,14 @@ class Pipeline:
         """Name objects that stand alone, see :meth:`Perceiver.classify`; taught classes are among the answers."""
         return self.with_taught(self.taught.head, clouds, self.perceiver.classify(clouds))
 
-    def perceive(self, cloud: Cloud, motion: np.ndarray | None = None) -> Perception:
+    def perceive(
+        self, cloud: Cloud, motion: np.ndarray | None = None, due: Callable[[], float] | None = None
+    ) -> Perception:
         """Find, name and track the objects of a cloud, in the cloud's frame.
 
         Args:
             motion: T_now_before [4,4] of the sensor since the previous cloud, see :meth:`Tracker.update`.
+            due: moment of the answer, see :meth:`Perceiver.name`.
         """
         start = time.perf_counter()
         scene = self.perceiver.find(cloud)
@@ -74,7 +77,7 @@ class Pipeline:
         # where a deadline leaves no time for all, what is known already waits, and is what its track was
         order = None if tracked is None else self._fusion.longest_without(tracked.key)
         ordered = time.perf_counter()
-        perception = self.perceiver.name(scene, start, order)
+        perception = self.perceiver.name(scene, start, order, due)
         named = time.perf_counter()
         objects = self._complete(perception.objects, tracked)
         self._last = cloud, objects

@@ -27,7 +27,7 @@ class Machine:
     def frame(self, controller, points, deadline, batch=8, spent=0.0):
         start, self.now = self.now, self.now + spent
         answers, budgets = answer_in_time(
-            controller, points, self.answer, deadline, lambda: self.now - start, max_batch=batch
+            controller, points, self.answer, lambda: deadline, lambda: self.now - start, max_batch=batch
         )
         return answers, budgets, self.now - start
 

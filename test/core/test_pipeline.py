@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -122,3 +123,25 @@ def test_a_clock_that_jumps_back_is_counted_and_starts_anew(perceiver):
     assert pipeline.figures()["track_resets.clock"] == 1
     pipeline.clear()
     assert pipeline.figures()["tracks"] == 0
+
+
+def test_what_is_due_may_change_while_a_cloud_is_answered(tiny_model, perceiver):
+    pipeline = Pipeline(Perceiver(tiny_model, PerceiverConfig(max_batch=1)))
+    relaxed = pipeline.perceive(cloud(0), due=lambda: math.inf)
+    assert relaxed.complete and set(relaxed.budgets) == {perceiver.budget}
+    assert [item.prediction.label for item in relaxed.objects] == [
+        item.prediction.label for item in perceiver.perceive(cloud(0)).objects
+    ]
+    asked = []
+
+    def soon() -> float:
+        asked.append(math.inf if not asked else 0.0)
+        return asked[-1]
+
+    hurried = pipeline.perceive(cloud(1), due=soon)
+    assert not hurried.complete and sorted(hurried.budgets) == [0] * (len(hurried.budgets) - 1) + [perceiver.budget]
+
+
+def test_a_deadline_of_the_settings_comes_first(tiny_model):
+    hasty = Pipeline(Perceiver(tiny_model, PerceiverConfig(deadline_ms=1e-3)))
+    assert sum(budget > 0 for budget in hasty.perceive(cloud(0), due=lambda: math.inf).budgets) == 1

@@ -31,7 +31,8 @@ def test_a_signal_while_modules_are_imported_ends_it_without_a_word(program, num
 def test_a_signal_at_any_moment_leaves_no_traceback():
     for delay in np.random.default_rng(0).uniform(0, 1.0, 4):
         code, text = signalled(MODULE, ENVIRONMENT, signal.SIGINT, delay)
-        assert code in (0, 130) and "Traceback" not in text, (delay, text)
+        # the interpreter gives signals back to the system as its very last act
+        assert code in (0, 130, -signal.SIGINT) and "Traceback" not in text, (delay, text)
 
 
 def test_a_signal_that_is_ignored_stays_ignored():

@@ -180,6 +180,35 @@ def test_publishers_come_and_go_and_floods_are_told(ros, tiny_model):
         assert process.stop() == 0
 
 
+def crowded(boxes: int, seed: int = 0) -> np.ndarray:
+    """So many boxes on flat ground."""
+    one = street(seed)
+    ground, box = one[one[:, 2] < -1.5], one[(np.abs(one[:, 1] - 3) < 1) & (one[:, 2] > -1.5)] - [8, 3, 0]
+    places = [(4.0 + 3 * (k % 5), 3.0 * (k // 5) - 9.0, 0.0) for k in range(boxes)]
+    return np.concatenate([ground, *(box + place for place in places)]).astype(np.float32)
+
+
+def test_it_keeps_up_with_a_sensor_that_is_too_fast_to_look_at_everything(ros):
+    """30 boxes take several times the 25 ms between clouds on any machine, the ground and the clusters do not."""
+    parameters = {"model": "foundry-edge", "diagnostics_period": 0.2}
+    with ros.start("perception_node", parameters, {"~/input": "/points"}) as process:
+        running = Station(ros).connect()
+        running.ask(cloud(crowded(30), 1))
+        figures = wait_for(lambda: diagnostics(running.diagnostics), what="figures")
+        assert "keep_up_ms" not in figures and "objects_without_time" not in figures
+        for number in range(40):
+            running.publisher.publish(cloud(crowded(30), 10**9 + 25 * 10**6 * number))
+            time.sleep(0.025)
+        figures = wait_for(lambda: (found := diagnostics(running.diagnostics)).get("keep_up_ms") and found, what="pace")
+        assert float(figures["keep_up_ms"]) > 0
+        assert int(figures["objects_without_time"]) > 0
+        assert set_parameter(ros, "keep_up", False).successful
+        answer = messages.read_records(running.ask(cloud(crowded(30), 10**10)), OBJECT, "objects")
+        assert len(answer) == 30 and (answer["probability"] > 0).all()
+        wait_for(lambda: "keep_up_ms" not in diagnostics(running.diagnostics), what="no pace")
+        assert process.stop() == 0
+
+
 TF2 = '''
 from geometry_msgs.msg import TransformStamped
 class TransformListener:
