@@ -8,10 +8,9 @@ with fast-math: every distance is the float32 sum in x, y, z order.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-jit = numba.njit(cache=True, nogil=True)
+from foundry_core.kernels import jit
 
 INFINITY = np.float32(np.inf)
 HIGHEST = np.int32(2**31 - 1)

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foundry_core.buckets import jit, split
+from foundry_core.buckets import split
+from foundry_core.kernels import jit
 from foundry_core.neighbors import nearest, nearest_sample, nearest_three, patches
 from foundry_core.sampling import farthest
 

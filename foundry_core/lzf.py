@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import numba
+from foundry_core.kernels import jit
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def decompress(source, out):
     """Decompress LZF blocks.
 

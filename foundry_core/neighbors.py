@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundry_core.buckets import HIGHEST, INFINITY, box_distances, buckets, jit, split
+from foundry_core.buckets import HIGHEST, INFINITY, box_distances, buckets, split
+from foundry_core.kernels import jit
 from foundry_core.sampling import farthest
 
 _RANKED = 512  # candidates that are ranked by counting; more are inserted one by one
 _SAMPLES = 32  # samples per bucket where the nearest one is looked up
+_NOTHING, _NUMBER = np.int64(2**63 - 1), np.int64(2**32 - 1)  # the key of no candidate; its lower half
 
 
 @jit
@@ -38,13 +40,21 @@ def _below(bits, n, value):
 
 
 @jit
-def _kth(values, k):
-    # the lowest of the values that is not below k of them
-    best = HIGHEST
+def _about_kth(values, k):
+    # a number that k of the values, or a few more, are not above
+    low, high = values[0], values[0]
     for i in range(values.shape[0]):
-        if _below(values, values.shape[0], values[i] + np.int32(1)) >= k:
-            best = min(best, values[i])
-    return best
+        low, high = min(low, values[i]), max(high, values[i])
+    while low < high:
+        middle = low + (high - low) // np.int32(2)
+        count = _below(values, values.shape[0], middle + np.int32(1))
+        if count < k:
+            low = middle + np.int32(1)
+        else:
+            high = middle
+            if count <= k + k // 8:
+                break
+    return high
 
 
 @jit
@@ -65,8 +75,8 @@ def _padded(n, lanes):
 def smallest(bits, n, lanes, low, candidate, value, out):
     """Positions into out int64 [k] of the k smallest of n values, smallest first, equal ones by position.
 
-    At least k values are not above the k-th smallest of the minima of 2 k or more lanes; few others are. These few are
-    ranked by counting.
+    At least k values are not above the k-th smallest of the minima of 2 k or more lanes, nor above a number that is
+    little more; few others are. These few are ranked by counting.
 
     Args:
         bits: int32 [rows * lanes], the bits of values >= 0, padded with infinity.
@@ -76,7 +86,7 @@ def smallest(bits, n, lanes, low, candidate, value, out):
     k, limit = out.shape[0], HIGHEST
     if lanes:
         _lane_minima(bits.reshape(bits.shape[0] // lanes, lanes), low)
-        limit = _kth(low, k)
+        limit = _about_kth(low, k)
     count = 0
     for j in range(n):
         candidate[count], value[count] = j, bits[j]
@@ -125,17 +135,15 @@ def nearest(queries, points, out):
 
 
 @jit
-def _insert(squared, number, first, second, third, i_first, i_second, i_third):
-    # candidate `number` at squared [N] into the three nearest; candidates ascend, so an equal one stays behind
-    for j in range(squared.shape[0]):
-        d, a, b, c = squared[j], first[j], second[j], third[j]
-        i, k, m = i_first[j], i_second[j], i_third[j]
-        third[j] = b if d < b else (d if d < c else c)
-        i_third[j] = k if d < b else (number if d < c else m)
-        second[j] = a if d < a else (d if d < b else b)
-        i_second[j] = i if d < a else (number if d < b else k)
-        first[j] = d if d < a else a
-        i_first[j] = number if d < a else i
+def _insert(bits, number, first, second, third):
+    # candidate `number`, at distances of these bits [N], into the three nearest, int64 [N] each: bits, then number
+    for j in range(first.shape[0]):
+        key = (np.int64(bits[j]) << 32) | number
+        behind = max(first[j], key)
+        first[j] = min(first[j], key)
+        last = max(second[j], behind)
+        second[j] = min(second[j], behind)
+        third[j] = min(third[j], last)
 
 
 @jit
@@ -177,8 +185,7 @@ def patches(x, y, z, count, centers, neighborhoods, index, weight):
     squared = padded[:n]
     upsampled = index.shape[0] > 0
     m = n if upsampled else 0
-    first, second, third = np.full(m, INFINITY), np.full(m, INFINITY), np.full(m, INFINITY)
-    i_first, i_second, i_third = np.zeros(m, np.int32), np.zeros(m, np.int32), np.zeros(m, np.int32)
+    first, second, third = np.full(m, _NOTHING), np.full(m, _NOTHING), np.full(m, _NOTHING)
     for g in range(groups):
         cx, cy, cz = x[chosen[g]], y[chosen[g]], z[chosen[g]]
         centers[g, 0], centers[g, 1], centers[g, 2] = cx, cy, cz
@@ -193,19 +200,25 @@ def patches(x, y, z, count, centers, neighborhoods, index, weight):
             j = order[i]
             neighborhoods[g, i, 0], neighborhoods[g, i, 1], neighborhoods[g, i, 2] = x[j] - cx, y[j] - cy, z[j] - cz
         if upsampled:
-            _insert(squared, np.int32(g), first, second, third, i_first, i_second, i_third)
+            _insert(bits, np.int64(g), first, second, third)
     if upsampled:
-        _weigh(first, second, third, i_first, i_second, i_third, index, weight)
+        _weigh(first, second, third, index, weight)
 
 
 @jit
-def _weigh(first, second, third, i_first, i_second, i_third, index, weight):
-    n, one, least = first.shape[0], np.float32(1.0), np.float32(1e-8)
+def _inverse(key):
+    # of the distance in a key of `_insert`
+    return np.float32(1.0) / (np.int32(key >> 32).view(np.float32) + np.float32(1e-8))
+
+
+@jit
+def _weigh(first, second, third, index, weight):
+    n = first.shape[0]
     for j in range(n):
-        a, b, c = one / (first[j] + least), one / (second[j] + least), one / (third[j] + least)
+        a, b, c = _inverse(first[j]), _inverse(second[j]), _inverse(third[j])
         total = a + b + c
         weight[j, 0], weight[j, 1], weight[j, 2] = a / total, b / total, c / total
-        index[j, 0], index[j, 1], index[j, 2] = i_first[j], i_second[j], i_third[j]
+        index[j, 0], index[j, 1], index[j, 2] = first[j] & _NUMBER, second[j] & _NUMBER, third[j] & _NUMBER
     for j in range(n, index.shape[0]):
         for k in range(3):
             weight[j, k], index[j, k] = weight[j - n, k], index[j - n, k]
@@ -217,12 +230,12 @@ def nearest_three(points, centers, index, weight):
     n = points.shape[0]
     x, y, z = split(points, 1)
     squared = np.empty(n, np.float32)
-    first, second, third = np.full(n, INFINITY), np.full(n, INFINITY), np.full(n, INFINITY)
-    i_first, i_second, i_third = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32)
+    bits = squared.view(np.int32)
+    first, second, third = np.full(n, _NOTHING), np.full(n, _NOTHING), np.full(n, _NOTHING)
     for g in range(centers.shape[0]):
         distances(x, y, z, centers[g, 0], centers[g, 1], centers[g, 2], squared)
-        _insert(squared, np.int32(g), first, second, third, i_first, i_second, i_third)
-    _weigh(first, second, third, i_first, i_second, i_third, index, weight)
+        _insert(bits, np.int64(g), first, second, third)
+    _weigh(first, second, third, index, weight)
 
 
 @jit

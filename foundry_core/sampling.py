@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundry_core.buckets import HIGHEST, INFINITY, box_distances, buckets, jit
+from foundry_core.buckets import HIGHEST, INFINITY, box_distances, buckets
+from foundry_core.kernels import jit
 
 _BUCKET = 128  # points
 
 
 @jit
-def _relax(x, y, z, near, b, cx, cy, cz):
-    # row b: the distance to the nearest of the samples, now that there is one more at c
+def _relax(x, y, z, bits, b, cx, cy, cz):
+    # row b: the distance to the nearest of the samples, now that there is one more at c; the largest that is left
+    best = np.int32(-1)
     for j in range(x.shape[1]):
         dx, dy, dz = x[b, j] - cx, y[b, j] - cy, z[b, j] - cz
         distance = dx * dx + dy * dy + dz * dz
-        before = near[b, j]
-        near[b, j] = distance if distance < before else before
-
-
-@jit
-def _highest(bits, b):
-    best = np.int32(-1)
-    for j in range(bits.shape[1]):
-        best = max(best, bits[b, j])
+        nearest = min(bits[b, j], np.float32(distance).view(np.int32))
+        bits[b, j] = nearest
+        best = max(best, nearest)
     return best
 
 
@@ -57,7 +53,7 @@ def _farthest_pruned(x, y, z, chosen):
     near = np.full((rows, _BUCKET), INFINITY, np.float32)
     for j in range(n - (rows - 1) * _BUCKET, _BUCKET):
         near[rows - 1, j] = np.float32(-1.0)
-    top = np.full((1, rows), INFINITY, np.float32)
+    top = np.full(rows, INFINITY, np.float32)
     bound = np.empty(rows, np.float32)
     bits, top_bits = near.view(np.int32), top.view(np.int32)
     current = 0
@@ -66,17 +62,18 @@ def _farthest_pruned(x, y, z, chosen):
         cx, cy, cz = x[current], y[current], z[current]
         box_distances(low, high, cx, cy, cz, bound)
         for b in range(rows):
-            if bound[b] < top[0, b]:
-                _relax(bx, by, bz, near, b, cx, cy, cz)
-                top_bits[0, b] = _highest(bits, b)
-        best = _highest(top_bits, 0)
+            if bound[b] < top[b]:
+                top_bits[b] = _relax(bx, by, bz, bits, b, cx, cy, cz)
+        best = np.int32(-1)
+        for b in range(rows):
+            best = max(best, top_bits[b])
         if best <= 0:
             for k in range(i + 1, chosen.shape[0]):
                 chosen[k] = 0
             return
         current = n
         for b in range(rows):
-            if top_bits[0, b] == best:
+            if top_bits[b] == best:
                 current = min(current, np.int64(_lowest_source(bits, source, b, best)))
 
 
@@ -93,8 +90,7 @@ def farthest(x, y, z, chosen):
     current = 0
     for i in range(count):
         chosen[i] = current
-        _relax(x, y, z, near, 0, x[0, current], y[0, current], z[0, current])
-        best = _highest(bits, 0)
+        best = _relax(x, y, z, bits, 0, x[0, current], y[0, current], z[0, current])
         if best <= 0:  # every point coincides with a sample: the first of equals is index 0
             for k in range(i + 1, chosen.shape[0]):
                 chosen[k] = 0

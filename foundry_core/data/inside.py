@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from foundry_core.buckets import jit
+from foundry_core.kernels import jit
 
 #: canonical solids within [-1, 1]^3; their numbers are those of the kernel
 KINDS = ("box", "ellipsoid", "cylinder", "cone", "torus", "prism")

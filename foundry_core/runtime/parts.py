@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from foundry_core import geometry
-from foundry_core.buckets import jit
+from foundry_core.kernels import jit
 
 
 @jit

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from foundry_core.buckets import jit
 from foundry_core.errors import InputError
 from foundry_core.head_card import HEAD_WEIGHTS, HeadCard, load_head_card
+from foundry_core.kernels import jit
 from foundry_core.runtime.fewshot import Whitening, nearest_cosine
 from foundry_core.runtime.perceiver import pooled
 from foundry_core.tensors import read_tensors

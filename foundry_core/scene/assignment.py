@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundry_core.scene.grid import jit
+from foundry_core.kernels import jit
 
 
 @jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foundry_core.scene.grid import jit
+from foundry_core.kernels import jit
 
 _JUDGED = 400  # points per segment that an angle is judged on
 

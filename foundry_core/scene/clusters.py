@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from foundry_core.kernels import jit
 from foundry_core.scene.config import ClusterConfig
-from foundry_core.scene.grid import jit
 
 _MAX_CELLS = 1 << 24
 

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from foundry_core.kernels import jit
 from foundry_core.scene.config import Box
-
-jit = numba.njit(cache=True, nogil=True)
 
 
 @jit

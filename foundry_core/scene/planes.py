@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from foundry_core.kernels import jit
 from foundry_core.scene.config import PlaneConfig
-from foundry_core.scene.grid import jit
 
 _TRIES = 200
 _SAMPLE = 1500  # points that a hypothesis is judged on

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
-_jit = numba.njit(cache=True, nogil=True, fastmath=False)
+from foundry_core.kernels import jit
+
 _LEAF = 4
 _BINS = 12
 
 
-@_jit
+@jit
 def _build(low, high, center):
     # binned surface-area heuristic (Wald, 2007); left child follows its parent, `skip` holds the right child
     n = low.shape[0]
@@ -111,7 +111,7 @@ def _build(low, high, center):
     return node_low[:nodes], node_high[:nodes], right[:nodes], first[:nodes], count[:nodes], order
 
 
-@_jit
+@jit
 def _enter(low, high, node, ox, oy, oz, ix, iy, iz, best):
     # distance at which a ray enters a box, or infinity; 0 * inf is NaN, and min/max as written here then ignore it
     a, b = (low[node, 0] - ox) * ix, (high[node, 0] - ox) * ix
@@ -125,7 +125,7 @@ def _enter(low, high, node, ox, oy, oz, ix, iy, iz, best):
     return np.float32(np.inf)
 
 
-@_jit
+@jit
 def _cast(directions, origins, rotations, roots, triangle_roots, spheres, nodes, corners, limit, distance, hit, owner):
     node_low, node_high, right, first, count = nodes
     stack = np.empty(256, np.int64)
