@@ -10,6 +10,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(
 SOURCES := setup.py setup.cfg package.xml pyproject.toml constraints.txt
 OUT ?= out/demo
 PYTEST_ARGUMENTS ?=
+TEST_PROCESSES ?= 2
 FUZZ_ARGUMENTS ?=
 MINUTES ?= 20
 
@@ -19,8 +20,8 @@ help: ## this list
 demo: environment-demo ## a simulated world through the real nodes: report and pictures in out/demo (no torch)
 	.venv/bin/foundry demo --out $(OUT)
 
-test: environment-dev ## every test, in .venv-dev
-	.venv-dev/bin/python -m pytest $(PYTEST_ARGUMENTS)
+test: environment-dev ## every test, in .venv-dev, in TEST_PROCESSES (2) processes
+	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(PYTEST_ARGUMENTS)
 
 kill-training: environment-dev ## 20 SIGKILLs at random moments of a tiny training, compared with an undisturbed one
 	OMP_NUM_THREADS=1 .venv-dev/bin/python test/kill_training.py --kills 20

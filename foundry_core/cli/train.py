@@ -89,7 +89,9 @@ def run_folder(resume: Path | None, out: Path | None, name: str) -> Path:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder to --out")
     if (folder / "checkpoint.pt").exists() and not _restarted():
-        raise InputError(f"{folder}: holds a run already; go on with --resume {folder} or choose another --out")
+        raise InputError(
+            f"{folder}: holds a run already; give the same command with --resume {folder}, or choose another --out"
+        )
     return folder
 
 

@@ -42,7 +42,7 @@ def sweep(seed: int) -> np.ndarray:
 def measure(minutes: float, model: str, patience: float) -> dict[str, Any]:
     """Play, and sample the node once a second; see the module for what is judged."""
     segments: set[str] = set()
-    samples: list[tuple[float, int, int]] = []  # s, bytes, handles
+    samples: list[tuple[float, int, int, int]] = []  # s, bytes, of these its own (neither files nor shared), handles
     with Domain() as domain:
         ros = Ros(domain.number)
         try:
@@ -65,10 +65,13 @@ def measure(minutes: float, model: str, patience: float) -> dict[str, Any]:
                     station.objects.clear()
                     del station.diagnostics[:-3]
                     if len(samples) <= now:
-                        samples.append((now, node.memory_info().rss, node.num_fds()))
+                        memory = node.memory_info()
+                        samples.append((now, memory.rss, memory.rss - memory.shared, node.num_fds()))
                         segments |= own_segments(node.pid)
                         if len(samples) % 60 == 0:
-                            print(f"{now:.0f} s: {samples[-1][1] / 2**20:.1f} MB, {samples[-1][2]} handles", flush=True)
+                            _, resident, own, handles = samples[-1]
+                            sizes = f"{resident / 2**20:.1f} MB, {own / 2**20:.1f} MB of them its own"
+                            print(f"{now:.0f} s: {sizes}, {handles} handles", flush=True)
                     time.sleep(max(0.0, start + sent / RATE - time.monotonic()))
                 figures = diagnostics(station.diagnostics)
                 code = process.stop() if process.running() else process.process.returncode
@@ -85,7 +88,8 @@ def measure(minutes: float, model: str, patience: float) -> dict[str, Any]:
         "rss_mb": {"warm": round(first[1] / 2**20, 1), "end": round(last[1] / 2**20, 1),
                    "max": round(float(table[:, 1].max()) / 2**20, 1)},
         "rss_growth": round(float(last[1] / first[1] - 1), 4),
-        "handles": {"warm": int(first[2]), "end": int(last[2])},
+        "own_mb": {"warm": round(first[2] / 2**20, 1), "end": round(last[2] / 2**20, 1)},
+        "handles": {"warm": int(first[3]), "end": int(last[3])},
         "shm_segments": {"during": len(segments), "left": left_behind(segments)},
     }  # fmt: skip
 
