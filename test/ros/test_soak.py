@@ -22,7 +22,7 @@ def test_segments_of_other_processes_are_no_concern(ros, tiny_model):
     appears = threading.Timer(1.0, stranger.touch)
     appears.start()
     try:
-        report = soak.measure(minutes=0.05, model=str(tiny_model), patience=90)
+        report = soak.measure(minutes=0.1, model=str(tiny_model), patience=90)
         appears.join()
         assert stranger.exists()
     finally:
