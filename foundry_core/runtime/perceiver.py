@@ -15,13 +15,12 @@ from foundry_core import geometry
 from foundry_core.card import ModelCard, find_model, load_card
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
+from foundry_core.runtime.answers import Answers
 from foundry_core.runtime.budget import BudgetController
 from foundry_core.runtime.deadline import answer_in_time, measured_controller
-from foundry_core.runtime.objects import OTHER, UNKNOWN, Evidence, Object, Perception, Prediction, no_answer
-from foundry_core.runtime.parts import part_labels
+from foundry_core.runtime.objects import Evidence, Object, Perception, Prediction, no_answer
 from foundry_core.runtime.parts import warm_up as warm_up_parts
 from foundry_core.runtime.session import check_budget, open_session
-from foundry_core.runtime.sizes import log_likelihood
 from foundry_core.scene.config import SceneConfig
 from foundry_core.scene.segment import SceneResult, find_segments
 from foundry_core.schema import Settings
@@ -60,11 +59,6 @@ def pooled(tokens: np.ndarray) -> np.ndarray:
     return np.concatenate([tokens.mean(axis=1), tokens.max(axis=1)], axis=1).astype(np.float32, copy=False)
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
-
-
 class Perceiver:
     """A model that finds and names the objects of a cloud.
 
@@ -97,23 +91,12 @@ class Perceiver:
             directory, self.config.runtime, self.config.precision, self.config.threads, self._outputs
         )
         self.session.check(self.card)
-        self._head = self.card.heads.objects
-        self._threshold = self._threshold_of(self.config)
-        self._possible = self._possible_classes(self.config)
-        self._allowed = self._allowed_parts()
-        self._largest = np.array([self._head.largest_m.get(name, np.inf) for name in self._head.classes])  # (C,)
+        self._answers = self._answers_of(self.config)
         geometry.warm_up()
         warm_up_parts()
 
-    def _threshold_of(self, config: PerceiverConfig) -> float:
-        return self._head.unknown_threshold if config.unknown_threshold is None else config.unknown_threshold
-
-    def _possible_classes(self, config: PerceiverConfig) -> np.ndarray:
-        """Which classes can occur, bool [C]; ``other`` always can."""
-        named = {name.strip() for name in config.classes.split(",")} - {""}
-        if strange := sorted(named - set(self._head.classes)):
-            raise InputError(f"classes: '{strange[0]}' is none of the model's: {', '.join(self._head.classes)}")
-        return np.array([not named or name in named or name == OTHER for name in self._head.classes])
+    def _answers_of(self, config: PerceiverConfig) -> Answers:
+        return Answers(self.card, config.unknown_threshold, config.classes, self.session.path.parent)
 
     def check(self, config: PerceiverConfig, budget: int | None = None) -> None:
         """Whether :meth:`reconfigure` would take these settings.
@@ -126,32 +109,16 @@ class Perceiver:
             if getattr(config, name) != getattr(self.config, name):
                 raise InputError(f"{name}: is fixed for a loaded model; load it again")
         check_budget(self.card, budget)
-        self._possible_classes(config)
+        self._answers_of(config)
 
     def reconfigure(self, config: PerceiverConfig, budget: int | None = None) -> None:
         """Take other settings over, between two clouds; InputError where :meth:`check` raises it."""
         self.check(config, budget)
-        self._possible = self._possible_classes(config)
         most = budget or max(self.card.budgets, default=1)
         if most != self._most:
             self._controller = None
-        if (budget or self.card.budget) != self.budget:
-            self._steady = None
-        self.config, self._most, self._threshold = config, most, self._threshold_of(config)
+        self.config, self._most, self._answers = config, most, self._answers_of(config)
         self.budget = budget or self.card.budget
-
-    def _allowed_parts(self) -> list[np.ndarray]:
-        """For each class the indices of the parts that it can have."""
-        parts = self.card.heads.parts
-        if parts is None:
-            return [np.empty(0, np.int64) for _ in self._head.classes]
-        position = {name: index for index, name in enumerate(parts.parts)}
-        unknown = {part for names in parts.class_parts.values() for part in names} - position.keys()
-        if unknown:
-            where = self.session.path.parent
-            raise InputError(f"{where}: class_parts names '{min(unknown)}', which is none of the parts; fix the card")
-        allowed = [sorted(position[part] for part in parts.class_parts.get(name, [])) for name in self._head.classes]
-        return [np.array(indices, np.int64) for indices in allowed]
 
     def warm_up(self) -> None:
         """Compile every kernel and run the network once, so that the first frame is not the slow one."""
@@ -166,7 +133,7 @@ class Perceiver:
     def _measured(self) -> BudgetController:
         """The controller for a deadline, made when it is first needed."""
         if self.config.deadline_ms is None:
-            if self._steady is None:
+            if self._steady is None or self._steady.budgets != [self.budget or 1]:
                 self._steady = self._measure([self.budget or 1])
             return self._steady
         if self._controller is None:
@@ -276,10 +243,8 @@ class Perceiver:
             marks.append(time.perf_counter())
             outputs = self.session.run(inputs, self._outputs, budget)
             marks.append(time.perf_counter())
-            logits = outputs["class_logits"].astype(np.float64) / self._head.temperature  # (B, C)
-            probabilities = _softmax(np.where(self._possible, logits, -np.inf))
-            if diagonals is not None:
-                probabilities = self._of_plausible_size(probabilities, diagonals[start : start + len(batch)])
+            sizes = None if diagonals is None else diagonals[start : start + len(batch)]
+            probabilities = self._answers.probabilities(outputs["class_logits"], sizes)
             features = pooled(outputs["tokens"])
             for row, points in enumerate(batch):
                 part_logits = outputs["part_logits"][row] if self.card.heads.parts else None  # (N, P)
@@ -289,19 +254,6 @@ class Perceiver:
             for k, phase in enumerate(NAMING):
                 phases[phase] += 1e3 * (marks[k + 1] - marks[k])
         return predictions
-
-    def _of_plausible_size(self, probabilities: np.ndarray, diagonals: Sequence[float]) -> np.ndarray:
-        """Probabilities [B,C] weighed with how often each class is seen at the segments' sizes.
-
-        Classes that the segments are too large for are out. That is only an upper bound: what a sensor sees of an
-        object can be any smaller.
-        """
-        if self._head.sizes is not None:
-            probabilities = probabilities * np.exp(log_likelihood(self._head.sizes, diagonals, self._head.classes))
-            probabilities /= probabilities.sum(axis=1, keepdims=True)
-        kept = np.where(np.asarray(diagonals)[:, None] <= self._largest, probabilities, 0.0)
-        total = kept.sum(axis=1, keepdims=True)
-        return np.where(total > 0, kept / np.maximum(total, 1e-300), probabilities)
 
     def _group(self, batch: Sequence[np.ndarray]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Graph inputs, and for each object the index int64 [B,N] of the network's points into its own."""
@@ -319,31 +271,5 @@ class Perceiver:
         taught: Sequence[str] = (),
         before: Prediction | None = None,
     ) -> Prediction:
-        """The answer for an object's points [n,3], given probabilities [C] of the head's and then the taught classes.
-
-        Parts are those of the class; they are taken from ``before``, an answer for the same points, where it has them.
-        Without evidence there are none.
-        """
-        classes = [*self._head.classes, *taught]
-        ranking = np.argsort(-probabilities, kind="stable")
-        best = int(ranking[0])
-        probability = float(probabilities[best])
-        unknown = classes[best] == OTHER or probability < self._threshold
-        allowed = self._allowed[best] if best < len(self._allowed) else ()
-        if unknown or evidence is None or evidence.part_logits is None or not len(allowed):
-            part_ids, part_probability = np.full(len(points), -1, np.int16), np.zeros(len(points), np.float32)
-        elif before is not None and before.class_id == best:
-            part_ids, part_probability = before.part_ids, before.part_probability
-        else:
-            part_ids, part_probability = part_labels(points, evidence.sampled, evidence.part_logits, allowed)
-        return Prediction(
-            UNKNOWN if unknown else classes[best],
-            -1 if unknown else best,
-            probability,
-            [(classes[k], float(probabilities[k])) for k in ranking[:5].tolist()],
-            unknown,
-            part_ids,
-            part_probability,
-            evidence,
-            probabilities,
-        )
+        """The answer that an object's points [n,3] get for other probabilities, see :meth:`Answers.answer`."""
+        return self._answers.answer(points, evidence, probabilities, taught, before)
