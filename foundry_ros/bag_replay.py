@@ -39,7 +39,7 @@ from foundry_ros.counters import Ledger
 from foundry_ros.schedule import Companions, beside, expected, schedule
 
 _PHASE = "phase_total_ms."
-_COUNTED = ("received", "processed", "dropped", "rejected", "skipped")
+_COUNTED = ("received", "processed", "dropped", "rejected", "skipped", "objects", "objects_without_time")
 
 
 class BagReplay(Node):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.children import end_with_parent
+from foundry_core.files import remove_torn
 
 #: bytes at the end of a log that hold its newest rows, those with measurements among them
 _TAIL = 65536
@@ -103,6 +104,7 @@ class TrainingProcess:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+                remove_torn(self.folder)  # what it was writing
         return True
 
     def progress(self) -> dict[str, Any]:

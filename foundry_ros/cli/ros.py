@@ -135,6 +135,13 @@ def _losses(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in shown.items() if number) or "nothing"
 
 
+def _looked_at(counts: dict[str, int]) -> str:
+    total, waited = counts["objects"], counts["objects_without_time"]
+    if not waited:
+        return "all of them"
+    return f"{1 - waited / total:.0%} of them in each frame; the others took turns and were what their track was"
+
+
 def _print(report: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -150,6 +157,7 @@ def _print(report: dict[str, Any]) -> None:
         ("latency", ", ".join(f"{k} {v:.1f} ms" for k, v in latency.items() if v is not None) or "no answers"),
         ("phases", ", ".join(f"{k} {v:.1f} ms" for k, v in report["phases_ms"].items()) or "none"),
         ("objects per frame", f"{report['objects_per_frame']:.1f}" if report["objects_per_frame"] is not None else "-"),
+        ("looked at", _looked_at(report["counts"])),
     ]
     for row in rows:
         table.add_row(*row)

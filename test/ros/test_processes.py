@@ -15,6 +15,7 @@ from observer import stopped, wait_for
 from foundry_core.card import share_directory
 from foundry_core.errors import InputError
 from foundry_ros import processes
+from foundry_ros.training_process import TrainingProcess
 
 
 def test_domains_are_exclusive_and_valid(monkeypatch):
@@ -156,3 +157,22 @@ def test_a_node_ends_when_its_parent_is_killed(impostor, tmp_path):
     start = time.monotonic()
     wait_for(lambda: stopped(child), 10, "the node to end")
     assert time.monotonic() - start < 10
+
+
+STUBBORN = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+pathlib.Path(sys.argv[1], ".curves.png.abcd.tmp").touch()
+pathlib.Path(sys.argv[1], "curves.png").touch()
+time.sleep(60)
+"""
+
+
+def test_a_training_that_had_to_be_killed_leaves_no_torn_file(tmp_path):
+    training = TrainingProcess(tmp_path)
+    training._process = subprocess.Popen([sys.executable, "-c", STUBBORN, tmp_path], start_new_session=True)
+    while not (tmp_path / "curves.png").exists():
+        time.sleep(0.01)
+    assert training.running() and not training.stop(patience=0.2)
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+    assert training.stop(patience=0.2)

@@ -80,6 +80,7 @@ def test_throughput_in_loops_with_the_clock_and_a_plot(street_bag, model, tmp_pa
     assert counts["sent"] == sent == counts["received"] + counts["lost_on_the_way"]
     assert counts["received"] == counts["processed"] + counts["dropped"] + counts["rejected"] + counts["skipped"]
     assert counts["processed"] == report["frames_processed"] + counts["answers_lost"] > 0
+    assert counts["objects"] > 0 == counts["objects_without_time"], "who waits for answers hurries nobody"
     assert report["frames_per_s"] > 0 and plot.read_bytes()[:4] == b"\x89PNG"
 
 
