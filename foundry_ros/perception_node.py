@@ -289,8 +289,9 @@ class PerceptionNode(LifecycleNode):
             return
         self._follow_demand()
         counts, recent = self._statistics.values()
-        if math.isfinite(self._pace.allowance) and self.settings.keep_up and self.settings.deadline_ms is None:
-            counts["keep_up_ms"] = 1e3 * self._pace.allowance
+        allowance = self._pace.allowance
+        if math.isfinite(allowance) and self.settings.keep_up and self.settings.deadline_ms is None:
+            counts["keep_up_ms"] = 1e3 * allowance
         listeners = self._outputs.listeners()
         values = {"model": self._perceiver.card.name, "budget": self._perceiver.budget,
                   "process": processes.identity(), "rss_mb": processes.resident_mb(), "listeners": listeners,

@@ -176,7 +176,7 @@ def _alone(pipeline: Pipeline, item: Object) -> str:
     evidence = item.prediction.evidence
     if evidence is None:
         return UNKNOWN
-    return pipeline.perceiver.answer(item.segment.points, None, evidence.probabilities).label
+    return pipeline.perceiver.answers.answer(item.segment.points, None, evidence.probabilities).label
 
 
 def evaluate_tracks(

@@ -15,6 +15,12 @@ from foundry_core.runtime.parts import part_labels
 from foundry_core.runtime.sizes import log_likelihood
 
 
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities float64 [...,C] of logits [...,C]."""
+    shifted = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
 class Answers:
     """What the card of a model with an object head, and the settings, make of logits.
 
@@ -47,8 +53,7 @@ class Answers:
         smaller.
         """
         scaled = np.where(self._possible, logits.astype(np.float64) / self._head.temperature, -np.inf)
-        probabilities = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
+        probabilities = softmax(scaled)
         if diagonals is None:
             return probabilities
         if self._head.sizes is not None:

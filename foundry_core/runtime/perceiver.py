@@ -65,6 +65,7 @@ class Perceiver:
     Attributes:
         card: the model's card.
         budget: supertokens in use; None for a teacher. It can be set to any of the card's budgets between clouds.
+        answers: makes answers of logits, and of other probabilities; the settings' own, between two changes of them.
 
     Args:
         model: name of a shipped model or path of a model directory.
@@ -91,7 +92,7 @@ class Perceiver:
             directory, self.config.runtime, self.config.precision, self.config.threads, self._outputs
         )
         self.session.check(self.card)
-        self._answers = self._answers_of(self.config)
+        self.answers = self._answers_of(self.config)
         geometry.warm_up()
         warm_up_parts()
 
@@ -117,7 +118,7 @@ class Perceiver:
         most = budget or max(self.card.budgets, default=1)
         if most != self._most:
             self._controller = None
-        self.config, self._most, self._answers = config, most, self._answers_of(config)
+        self.config, self._most, self.answers = config, most, self._answers_of(config)
         self.budget = budget or self.card.budget
 
     def warm_up(self) -> None:
@@ -126,9 +127,7 @@ class Perceiver:
         floor = rng.uniform([-5, -5, -1], [5, 5, -0.98], (4000, 3))
         block = rng.uniform([2, 0, -1], [3, 1, 0.2], (600, 3))
         self.perceive(Cloud.from_points(np.concatenate([floor, block])))
-        size = self.card.preprocessing.points
-        self.classify([rng.normal(size=(size + 1, 3))])
-        self._measured()
+        self._measured()  # of objects that are resampled
 
     def _measured(self) -> BudgetController:
         """The controller for a deadline, made when it is first needed."""
@@ -244,12 +243,12 @@ class Perceiver:
             outputs = self.session.run(inputs, self._outputs, budget)
             marks.append(time.perf_counter())
             sizes = None if diagonals is None else diagonals[start : start + len(batch)]
-            probabilities = self._answers.probabilities(outputs["class_logits"], sizes)
+            probabilities = self.answers.probabilities(outputs["class_logits"], sizes)
             features = pooled(outputs["tokens"])
             for row, points in enumerate(batch):
                 part_logits = outputs["part_logits"][row] if self.card.heads.parts else None  # (N, P)
                 evidence = Evidence(probabilities[row], features[row], sampled[row], part_logits)
-                predictions.append(self.answer(points, evidence, evidence.probabilities))
+                predictions.append(self.answers.answer(points, evidence, evidence.probabilities))
             marks.append(time.perf_counter())
             for k, phase in enumerate(NAMING):
                 phases[phase] += 1e3 * (marks[k + 1] - marks[k])
@@ -262,14 +261,3 @@ class Perceiver:
         upsample = "interpolation_index" in self.session.inputs
         made = geometry.prepare_batch(batch, size.points, size.groups, size.neighbors, limit, upsample)._asdict()
         return made, made.pop("index")
-
-    def answer(
-        self,
-        points: np.ndarray,
-        evidence: Evidence | None,
-        probabilities: np.ndarray,
-        taught: Sequence[str] = (),
-        before: Prediction | None = None,
-    ) -> Prediction:
-        """The answer that an object's points [n,3] get for other probabilities, see :meth:`Answers.answer`."""
-        return self._answers.answer(points, evidence, probabilities, taught, before)

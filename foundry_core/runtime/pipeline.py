@@ -117,9 +117,9 @@ class Pipeline:
         seen = [number for number, answer in enumerate(answers) if answer.evidence]  # not what there was no time for
         evidence = [answers[number].evidence for number in seen]
         extended = extend(head, [item.probabilities for item in evidence], [item.features for item in evidence])
-        answers = list(answers)
+        answers, answer = list(answers), self.perceiver.answers.answer
         for number, item, row in zip(seen, evidence, extended, strict=True):
-            answers[number] = self.perceiver.answer(clouds[number], item, row, head.labels, before=answers[number])
+            answers[number] = answer(clouds[number], item, row, head.labels, before=answers[number])
         return answers
 
     def _fused(self, item: Object, key: int, track_id: int) -> Object:
@@ -128,11 +128,11 @@ class Pipeline:
         if answer.evidence is None:  # there was no time for it: it is what its track was
             held = self._fusion.held(key)
             if held is not None:
-                answer = self.perceiver.answer(item.segment.points, None, held, labels)
+                answer = self.perceiver.answers.answer(item.segment.points, None, held, labels)
             return Object(item.segment, answer, track_id)
         fused = self._fusion.add(key, answer.probabilities)
         if fused is not answer.probabilities:
-            answer = self.perceiver.answer(item.segment.points, answer.evidence, fused, labels, before=answer)
+            answer = self.perceiver.answers.answer(item.segment.points, answer.evidence, fused, labels, before=answer)
         return Object(item.segment, answer, track_id)
 
     # -- teaching ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 from foundry_core.errors import InputError
 from foundry_core.head_card import HEAD_WEIGHTS, HeadCard, load_head_card
 from foundry_core.kernels import jit
+from foundry_core.runtime.answers import softmax
 from foundry_core.runtime.fewshot import Whitening, nearest_cosine
 from foundry_core.runtime.perceiver import pooled
 from foundry_core.tensors import read_tensors
@@ -30,12 +31,6 @@ def gelu(x: np.ndarray) -> np.ndarray:
     x = np.ascontiguousarray(x, np.float32)
     _gelu(x.reshape(-1))
     return x
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float64 [...,C] of logits [...,C]."""
-    shifted = np.exp(np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
 def energy(logits: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def test_evidence_is_what_the_answer_was_made_of(perceiver):
     assert answer.probabilities.shape == (2,) and answer.probabilities.sum() == pytest.approx(1.0)
     assert answer.probabilities.max() == answer.probability
     assert answer.evidence.features.shape == (12,) and answer.evidence.features.dtype == np.float32
-    again = perceiver.answer(street()[-1200:], answer.evidence, answer.probabilities)
+    again = perceiver.answers.answer(street()[-1200:], answer.evidence, answer.probabilities)
     np.testing.assert_array_equal(again.part_ids, answer.part_ids)
 
 
@@ -77,7 +77,7 @@ def test_the_fused_class_goes_out_with_its_own_parts(perceiver, monkeypatch):
     alone = perceiver.perceive(cloud(6))
     wrong = []
     for item in alone.objects:
-        lie = perceiver.answer(item.segment.points, item.prediction.evidence, np.array([1.0, 0.0]))
+        lie = perceiver.answers.answer(item.segment.points, item.prediction.evidence, np.array([1.0, 0.0]))
         wrong.append(dataclasses.replace(item, prediction=lie))
     assert at(alone, POLE).prediction.label == "pole" and {item.prediction.label for item in wrong} == {"box"}
     monkeypatch.setattr(perceiver, "name", lambda *_: dataclasses.replace(alone, objects=wrong))
