@@ -6,6 +6,7 @@ Only what a program starts with calls this, before its other imports; as a libra
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -17,7 +18,13 @@ _interrupted = threading.Event()
 
 
 def quiet() -> None:
-    """From here on SIGINT, SIGTERM and SIGHUP end the process with exit code 128 + number; what is ignored stays so."""
+    """From here on SIGINT, SIGTERM and SIGHUP end the process with exit code 128 + number; what is ignored stays so.
+
+    When the interpreter has ended all that it runs at its exit, they are ignored: its very last act would give them
+    back to the system, whose way is to kill.
+    """
+    if not _before:
+        atexit.register(_ignore)  # first come, last called
     for number in _SIGNALS:
         handler = signal.getsignal(number)
         if handler in (signal.default_int_handler, signal.SIG_DFL, _note):
@@ -27,6 +34,12 @@ def quiet() -> None:
 
 def _end(number: int, _: Any) -> None:
     os._exit(128 + number)  # no exception: a module that is being imported might swallow it, or make another of it
+
+
+def _ignore() -> None:
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def usual(number: int, handler: Any) -> Any:
