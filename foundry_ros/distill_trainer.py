@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
@@ -32,7 +32,8 @@ from foundry_core.data.shapes import load_shapes
 from foundry_core.errors import InputError
 from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
-from foundry_ros import declared, messages, parameters
+from foundry_ros import declared, parameters
+from foundry_ros.diagnostics import Diagnostics, Status
 from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run, steady_timer
 from foundry_ros.saved import save_copy
 from foundry_ros.segment_cutter import SegmentCutter
@@ -83,7 +84,7 @@ class DistillTrainer(Node):
         self._worker: LatestWorker | None = None
         self._autostart = settings.autostart
         self.add_on_set_parameters_callback(self._judge_parameters)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "training", self._status)
         self._open_data()
         for name, action in (("start", self._start), ("stop", self._stop), ("save", self._save)):
             self.create_service(Trigger, f"~/{name}", self._answering(action))
@@ -247,9 +248,9 @@ class DistillTrainer(Node):
         except (InputError, OSError) as error:
             self.failure = str(error)
             self.get_logger().error(self.failure)
-        self._publish_diagnostics()
+        self._diagnostics.publish()
 
-    def _publish_diagnostics(self) -> None:
+    def _status(self) -> Status:
         state = self.state()
         values = {
             "state": state, "segments": self._segments(), "held_out": self._held_out(),
@@ -264,9 +265,7 @@ class DistillTrainer(Node):
             level, text = DiagnosticStatus.ERROR, self.failure or self._cutter.failure
         elif self._subscription is not None and not self.count_publishers(self._subscription.topic_name):
             level, text = DiagnosticStatus.WARN, f"nobody publishes on {self._subscription.topic_name}"
-        name = f"{self.get_name()}: training"
-        now = self.get_clock().now().to_msg()
-        self._diagnostics.publish(messages.diagnostics_message(now, name, self.config.name, level, text, values))
+        return Status(level, text, self.config.name, values)
 
     def close(self) -> None:
         """End the training (it saves its checkpoint) and the collecting, and destroy the node."""

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -33,9 +32,10 @@ from foundry_core.runtime.pipeline import Pipeline
 from foundry_core.runtime.precompile import precompile
 from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.counters import NodeStatistics
+from foundry_ros.diagnostics import Diagnostics, Status
 from foundry_ros.frames import TargetFrame
 from foundry_ros.health import judge
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, autostart, reported, run, steady_timer
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, autostart, reported, run
 from foundry_ros.outputs import Outputs, overridable
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
@@ -70,11 +70,10 @@ class PerceptionNode(LifecycleNode):
         self._changed: parameters.PerceptionParameters | None = None  # to be taken over before the next frame
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
-        self._timer: Any = None
         self._input_publishers = 0
         self._heard = 0.0  # s, monotonic: of the last cloud, or when listening began
         self._warned: dict[str, float] = {}
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = Diagnostics(self, "perception", self._status)
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -107,8 +106,8 @@ class PerceptionNode(LifecycleNode):
         self._pace.clear()
         self._worker = LatestWorker(self._process, "perception")
         self._follow_demand()
-        self._timer = steady_timer(self, self.settings.diagnostics_period, self._publish_diagnostics)
-        self._publish_diagnostics()
+        self._diagnostics.every(self.settings.diagnostics_period)
+        self._diagnostics.publish()
         return result
 
     @reported
@@ -134,9 +133,7 @@ class PerceptionNode(LifecycleNode):
         return super().on_error(state)
 
     def _stop(self) -> None:
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
+        self._diagnostics.every(None)
         worker, self._worker = self._worker, None
         self._follow_demand()
         if worker is not None:
@@ -208,8 +205,7 @@ class PerceptionNode(LifecycleNode):
         if self._worker is None:
             self._take_over()
         elif any(change.name == "diagnostics_period" for change in changes):
-            self.destroy_timer(self._timer)
-            self._timer = steady_timer(self, self._changed.diagnostics_period, self._publish_diagnostics)
+            self._diagnostics.every(self._changed.diagnostics_period)
 
     def _take_over(self) -> None:
         settings, self._changed = self._changed, None
@@ -222,7 +218,7 @@ class PerceptionNode(LifecycleNode):
 
     def _on_matched(self, status: Any) -> None:
         self._input_publishers = status.current_count
-        self._publish_diagnostics()
+        self._diagnostics.publish()
 
     def _on_cloud(self, data: bytes) -> None:
         self._heard = time.monotonic()
@@ -284,9 +280,9 @@ class PerceptionNode(LifecycleNode):
             self._warned[reason] = now
             self.get_logger().warning(f"message rejected ({reason}): {text}")
 
-    def _publish_diagnostics(self) -> None:
-        if self._perceiver is None or not self.context.ok():
-            return
+    def _status(self) -> Status | None:
+        if self._worker is None:
+            return None
         self._follow_demand()
         counts, recent = self._statistics.values()
         allowance = self._pace.allowance
@@ -300,9 +296,7 @@ class PerceptionNode(LifecycleNode):
         topic = self.resolve_topic_name("~/input")
         silence = time.monotonic() - self._heard
         level, text = judge(recent, topic, listeners, self._input_publishers, silence, self.settings.health)
-        name = messages.status_name(self.get_fully_qualified_name(), "perception")
-        now = self.get_clock().now().to_msg()
-        self._diagnostics.publish(messages.diagnostics_message(now, name, values["model"], level, text, values))
+        return Status(level, text, values["model"], values)
 
 
 def main(arguments: list[str] | None = None) -> int:

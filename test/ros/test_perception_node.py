@@ -259,6 +259,13 @@ def test_diagnostics_do_not_wait_for_a_clock_that_stands_still(ros, tiny_model):
         wait_for(lambda: len(told) >= 4, what="diagnostics")  # one comes with the activation
 
 
+def test_whoever_begins_to_listen_to_diagnostics_hears_at_once(ros, tiny_model):
+    with ros.start("perception_node", {"model": str(tiny_model), "diagnostics_period": 60.0}):
+        wait_for(lambda: state(ros) == State.PRIMARY_STATE_ACTIVE, what="activation")
+        told = ros.collect(DiagnosticArray, "/diagnostics")
+        wait_for(lambda: told, 30.0, "diagnostics")
+
+
 def test_labels_reach_a_late_joiner(running, ros):
     running.ask(cloud(street(), 1))
     late = ros.collect(String, "/perception_node/labels", LATCHED)
