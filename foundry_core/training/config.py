@@ -57,6 +57,9 @@ class PretrainConfig(Settings):
     data: StreamConfig = StreamConfig()
     loop: LoopConfig = LoopConfig()
     objective: Objective = MaeObjective()
+    start: str | None = Field(
+        None, description="name or path of a teacher of this architecture to go on from; null: random weights"
+    )
 
     @model_validator(mode="after")
     def _objective_fits(self) -> PretrainConfig:

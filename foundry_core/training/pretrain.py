@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from foundry_core.card import ModelCard
+from foundry_core.card import WEIGHTS_FILE, ModelCard, Training, find_model, sha256
 from foundry_core.data.stream import ShapeStream
+from foundry_core.errors import InputError
 from foundry_core.models.heads import Perception
 from foundry_core.models.latent import Jepa, LatentPrediction, Point2vec
 from foundry_core.models.masked import MaskedAutoencoder
+from foundry_core.models.registry import load_model
 from foundry_core.models.teacher import Teacher
 from foundry_core.training.config import PretrainConfig
 from foundry_core.training.loader import GroupedClouds, batches_from
@@ -29,11 +32,13 @@ TASKS = {
 
 
 class Pretraining:
-    """The task: the objective that the configuration names."""
+    """The task: the objective that the configuration names; ``start`` is a teacher whose weights it begins with."""
 
-    def __init__(self, config: PretrainConfig):
+    def __init__(self, config: PretrainConfig, start: nn.Module | None = None):
         torch.manual_seed(config.loop.seed)
         self.teacher = Teacher(config.architecture)
+        if start is not None:
+            self.teacher.load_state_dict(start.state_dict())
         objective = config.objective
         if objective.kind == "mae":
             self.module = MaskedAutoencoder(self.teacher, config.preprocessing.neighbors, objective)
@@ -42,6 +47,20 @@ class Pretraining:
 
     def losses(self, batch, progress):
         return self.module(*batch)
+
+
+def _start(config: PretrainConfig, source: str) -> tuple[nn.Module | None, list[Training], dict[str, str]]:
+    """The teacher to go on from, if any, the trainings behind it, and how the card names it."""
+    if config.start is None:
+        return None, [], {}
+    model, card = load_model(config.start)
+    if card.kind != "teacher":
+        raise InputError(f"{source}: start: {config.start} is a {card.kind}; name a teacher")
+    for key in ("architecture", "preprocessing"):
+        if getattr(card, key) != getattr(config, key):
+            raise InputError(f"{source}: start: {config.start} has another {key}; correct one of them")
+    parent = {"parent": card.name, "parent_sha256": sha256(find_model(config.start) / WEIGHTS_FILE)}
+    return model.backbone, card.training, parent
 
 
 def pretrain(
@@ -58,7 +77,8 @@ def pretrain(
         probes: labelled shape sets that a linear probe reads every ``probe_every`` steps, for the log.
     """
     stream = ShapeStream(config.data, config.preprocessing.points, config.loop.seed)
-    task = Pretraining(config)
+    start, history, parent = _start(config, source)
+    task = Pretraining(config, start)
     prober = Probes(task.teacher, config.preprocessing, probes, probe_every, config.loop.threads) if probes else None
     run = Run(out, task, config.loop, config, minutes)
     run.probes = prober
@@ -72,6 +92,6 @@ def pretrain(
         description=config.description,
         architecture=config.architecture,
         preprocessing=config.preprocessing,
-        training=[run.record(TASKS[config.objective.kind], stream.provenance(), source)],
+        training=[*history, run.record(TASKS[config.objective.kind], stream.provenance(), source, **parent)],
     )
     return run.write(Perception(task.teacher, config.architecture.encoder.width), card)
