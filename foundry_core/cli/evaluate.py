@@ -77,6 +77,7 @@ def register(app: typer.Typer) -> None:
         train: Annotated[Path | None, typer.Option(help="learn from this set's train split, or all of it")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
         shift: Shifts = None,
+        denoise: Annotated[bool, typer.Option("--denoise", help="leave stray points out of every cloud first")] = False,
         split: Split = "test",
         seed: Annotated[int, typer.Option(min=0, help="first seed")] = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds")] = 3,
@@ -115,7 +116,7 @@ def register(app: typer.Typer) -> None:
             table.add_column(column)
         for path in data:
             parts = Split.of(load_shapes(path), load_shapes(train) if train else None, validation)
-            clouds = SplitClouds(parts, shifts, seed)
+            clouds = SplitClouds(parts, shifts, seed, denoise)
             for subject in found:
                 with progress_bar() as progress:
                     reached = run(subject, clouds, range(seed, seed + seeds), kinds, progress)
@@ -128,6 +129,7 @@ def register(app: typer.Typer) -> None:
                             "split": split,
                             "shift": corruption[0] if corruption else None,
                             "severity": corruption[1] if corruption else None,
+                            "denoise": denoise,
                             "train_shapes": len(parts.train),
                             "test_shapes": len(parts.test),
                             "unlabelled_shapes": parts.unlabelled,

@@ -45,12 +45,20 @@ def _row(prediction: Prediction, names: list[str]) -> dict[str, Any]:
     }
 
 
-def _predict(pipeline: Pipeline | HeadPerceiver, names: list[str], path: Path, scene: bool) -> dict[str, Any]:
+def _predict(
+    pipeline: Pipeline | HeadPerceiver, names: list[str], path: Path, scene: bool, denoise: bool
+) -> dict[str, Any]:
     """The answer for one file; ``names`` are those of the parts."""
-    from foundry_core.clouds import read_cloud, require_shape
+    from foundry_core.clouds import Cloud, read_cloud, require_shape
 
     cloud = require_shape(read_cloud(path), path)
     row: dict[str, Any] = {"file": str(path), "points": len(cloud), "dropped_nonfinite": cloud.dropped_nonfinite}
+    if denoise:
+        from foundry_core.strays import stray_points
+
+        stray = stray_points(cloud.points)
+        row["strays"] = int(stray.sum())
+        cloud = require_shape(Cloud.from_points(cloud.points[~stray]), path)
     if not scene:
         return row | _row(pipeline.classify([cloud.points])[0], names)
     perception = pipeline.perceive(cloud)
@@ -115,6 +123,7 @@ def register(app: typer.Typer) -> None:
             DEFAULT_MODEL
         ),
         scene: Annotated[bool, typer.Option("--scene", help="a whole sweep or room: find the objects first")] = False,
+        denoise: Annotated[bool, typer.Option("--denoise", help="leave stray points out of an object first")] = False,
         taught: Annotated[Path | None, typer.Option(help="classes taught with `foundry teach` or on a robot")] = None,
         head: Annotated[
             list[Path] | None,
@@ -132,7 +141,8 @@ def register(app: typer.Typer) -> None:
         box, ground and clusters find the objects first. NaN and infinite points are dropped and counted.
 
         --json writes a list with one entry per file: label, probability, top5 (pairs of name and probability), unknown
-        (true below the model's threshold) and parts (part name -> number of points); with --scene instead a list
+        (true below the model's threshold), parts (part name -> number of points) and, with --denoise, strays (number of
+        points that stood apart and were left out); with --scene instead a list
         objects, each with these fields and center, size, yaw, points.
 
         Example: foundry predict chair.ply mug.pcd --json result.json
@@ -146,6 +156,8 @@ def register(app: typer.Typer) -> None:
         Example: foundry predict part.ply --head runs/mlp/mlp-shapes --head runs/parts/parts-shapes
         """
         require_writable(json_file, "--json")
+        if scene and denoise:
+            raise InputError("--denoise: is for single objects; --scene tells stray points by itself, leave it out")
         if head:
             if taught is not None:
                 raise InputError("--taught: is for the model's own classes; leave --head or --taught out")
@@ -155,7 +167,7 @@ def register(app: typer.Typer) -> None:
             raise InputError("--category: is for a parts head; give --head, too")
         else:
             pipeline, names = _own_heads(model, taught, budget, runtime, precision)
-        rows = [_predict(pipeline, names, path, scene) for path in paths]
+        rows = [_predict(pipeline, names, path, scene, denoise) for path in paths]
         if json_file is not None:
             write_json(json_file, rows)
         console.print(_table(rows, scene))

@@ -22,6 +22,7 @@ from foundry_core.errors import InputError
 from foundry_core.evaluation.corruptions import Shift, corrupt_all
 from foundry_core.evaluation.features import histogram_features
 from foundry_core.evaluation.subjects import Clouds, Subject, mean_and_deviation
+from foundry_core.strays import without_strays
 
 #: the one free parameter of each probe, chosen on a quarter of the train split
 GRIDS = {
@@ -173,14 +174,18 @@ class SplitClouds:
     Args:
         shifts: corruptions (kind, severity) of the test clouds.
         seed: of the corruptions; every model sees the same clouds.
+        denoise: leave stray points out, of train clouds and of test clouds, after their corruption.
     """
 
-    def __init__(self, split: Split, shifts: Sequence[Shift] = (), seed: int = 0) -> None:
+    def __init__(self, split: Split, shifts: Sequence[Shift] = (), seed: int = 0, denoise: bool = False) -> None:
+        def clouds(points: Sequence[np.ndarray]) -> Clouds:
+            return Clouds([without_strays(cloud) for cloud in points] if denoise else points)
+
         self.split = split
-        self.train = Clouds(split.train.points)
-        self.tests: dict[Shift | None, Clouds] = {None: Clouds(split.test.points)}
+        self.train = clouds(split.train.points)
+        self.tests: dict[Shift | None, Clouds] = {None: clouds(split.test.points)}
         for shift in shifts:
-            self.tests[shift] = Clouds(corrupt_all(split.test.points, *shift, seed=seed))
+            self.tests[shift] = clouds(corrupt_all(split.test.points, *shift, seed=seed))
 
     def features(self, subject: Subject, progress: Progress) -> tuple[np.ndarray, dict[Shift | None, np.ndarray]]:
         """Features [M,F] of the train clouds, and of the test clouds under each shift."""

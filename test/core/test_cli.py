@@ -211,6 +211,22 @@ def test_predict_gives_label_probability_top5_and_parts(foundry, model, pole, tm
     assert "pole.npy" in out and "pole" in out
 
 
+def test_predict_leaves_stray_points_out_where_it_is_asked_to(foundry, model, pole, tmp_path):
+    spoiled = np.concatenate([np.load(pole), np.float32([[40, 0, 0], [0, -35, 9]])])
+    np.save(tmp_path / "spoiled.npy", spoiled)
+    rows = []
+    for cloud, options in ((pole, []), (tmp_path / "spoiled.npy", []), (tmp_path / "spoiled.npy", ["--denoise"])):
+        code, _, err = foundry("predict", cloud, *options, "--model", model, "--json", tmp_path / "r.json")
+        assert code == 0, err
+        rows += json.loads((tmp_path / "r.json").read_text())
+    clean, without, denoised = rows
+    assert denoised["strays"] >= 2 and denoised["points"] == without["points"] == clean["points"] + 2
+    assert sum(denoised["parts"].values()) == denoised["points"] - denoised["strays"]
+    assert denoised["label"] == "pole" and "strays" not in without
+    assert abs(denoised["probability"] - clean["probability"]) < abs(without["probability"] - clean["probability"])
+    refused(foundry("predict", pole, "--scene", "--denoise", "--model", model), "--denoise")
+
+
 def test_predict_reads_every_kind_of_file_alike(foundry, model, tmp_path):
     points = np.random.default_rng(3).uniform(-1, 1, (400, 3)).astype(np.float32) * np.float32([0.1, 0.1, 2.0])
     write_ply(tmp_path / "a.ply", Cloud.from_points(points))

@@ -156,6 +156,17 @@ def test_a_shift_is_judged_by_the_probe_of_the_clean_clouds(shapes_file):
     assert accuracy[None] > accuracy["mean", 5]
 
 
+def test_leaving_stray_points_out_undoes_what_outliers_do(shapes_file):
+    split, shift = Split.of(load_shapes(shapes_file)), ("outliers", 5)
+
+    def accuracy(denoise: bool) -> float:
+        clouds = SplitClouds(split, [shift], seed=3, denoise=denoise)
+        metrics = probe(Subject("histogram"), clouds, [0], ["linear"])[shift].metrics
+        return metrics["linear_accuracy_percent"]["mean"]
+
+    assert accuracy(denoise=True) > accuracy(denoise=False)
+
+
 @pytest.mark.parametrize("architecture, budget", [(TINY, None), (tiny_student(), 2)])
 def test_features_of_the_rewritten_network_are_those_of_the_network(shapes_file, architecture, budget):
     torch.manual_seed(0)
