@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from foundry_core.schema import Settings
 
@@ -28,6 +28,7 @@ class Preprocessing(Settings):
 class TokenizerConfig(Settings):
     """Mini-PointNet: 3 -> first -> second, max over the patch, concatenated -> third -> width, max (Point-MAE)."""
 
+    kind: Literal["pointnet"] = "pointnet"
     first: int = Field(128, ge=1)
     second: int = Field(256, ge=1)
     third: int = Field(512, ge=1)
@@ -35,6 +36,24 @@ class TokenizerConfig(Settings):
     pool: Literal["after", "before"] = Field(
         "after", description="the maximum over the patch comes after the last linear map, or before it (cheaper)"
     )
+
+
+class ShallowTokenizerConfig(Settings):
+    """Maximum and mean over a patch of its points along a few directions, then -> hidden -> hidden -> width."""
+
+    kind: Literal["shallow"]
+    directions: int = Field(64, ge=1, description="linear maps of a point, scaled to the extent of its patch")
+    hidden: int = Field(256, ge=1)
+
+
+def _tokenizer_kind(value: Any) -> Any:
+    return value.get("kind", "pointnet") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+AnyTokenizerConfig = Annotated[
+    Annotated[TokenizerConfig, Tag("pointnet")] | Annotated[ShallowTokenizerConfig, Tag("shallow")],
+    Discriminator(_tokenizer_kind),
+]
 
 
 class EncoderConfig(Settings):
@@ -78,7 +97,7 @@ class SupertokenConfig(Settings):
 class Architecture(Settings):
     """The network of a teacher (``supertokens`` absent) or of a student."""
 
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: AnyTokenizerConfig = TokenizerConfig()
     encoder: EncoderConfig = EncoderConfig()
     supertokens: SupertokenConfig | None = None
     output_width: int | None = Field(None, description="token dimension of the teacher, where a student's differs")

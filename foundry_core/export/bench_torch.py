@@ -87,7 +87,8 @@ def open_eager(spec: Spec) -> Run:
         network = for_inference(network)
     else:
         holder = network.backbone.teacher if spec.peer == "tome" else network.backbone
-        holder.tokenizer = PublishedTokenizer(tokenizer)
+        if isinstance(tokenizer, Tokenizer):
+            holder.tokenizer = PublishedTokenizer(tokenizer)
     network.eval()
     if "class_logits" not in spec.outputs:
         network.objects = None

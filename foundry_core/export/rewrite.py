@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foundry_core.export.rewrite_heads import FusedObjectHead, FusedPartHead
 from foundry_core.export.rewrite_merging import FusedMerged
 from foundry_core.export.rewrite_student import FusedStudent
-from foundry_core.export.rewrite_transformer import FusedEncoder, FusedTokenizer
+from foundry_core.export.rewrite_transformer import FusedEncoder, fused_tokenizer
 from foundry_core.models.heads import Perception
 from foundry_core.models.merging import Merged
 from foundry_core.models.student import Student
@@ -27,7 +27,7 @@ class FusedTeacher(nn.Module):
     def __init__(self, teacher: Teacher):
         super().__init__()
         self.architecture = teacher.architecture
-        self.tokenizer = FusedTokenizer(teacher.tokenizer)
+        self.tokenizer = fused_tokenizer(teacher.tokenizer)
         self.position = teacher.position
         self.encoder = FusedEncoder(teacher.encoder)
 

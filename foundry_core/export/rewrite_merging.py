@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.export.rewrite_transformer import FusedAttention, FusedBlock, FusedTokenizer
+from foundry_core.export.rewrite_transformer import FusedAttention, FusedBlock, fused_tokenizer
 from foundry_core.models.merging import Merged
 from foundry_core.models.schedule import schedule
 from foundry_core.models.transformer import Attention
@@ -55,7 +55,7 @@ class FusedMerged(nn.Module):
             raise ValueError(f"no inference form of {merged.method}")
         teacher = merged.teacher
         self.architecture, self.supertokens = teacher.architecture, merged.supertokens
-        self.tokenizer, self.position = FusedTokenizer(teacher.tokenizer), teacher.position
+        self.tokenizer, self.position = fused_tokenizer(teacher.tokenizer), teacher.position
         self.blocks = nn.ModuleList(FusedBlock(block, _MergingAttention) for block in teacher.encoder.blocks)
         self.norm = teacher.encoder.norm
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.export.rewrite_transformer import FusedEncoder, FusedTokenizer, after_norm, constant, linear
+from foundry_core.export.rewrite_transformer import FusedEncoder, after_norm, constant, fused_tokenizer, linear
 from foundry_core.models.student import Student
 from foundry_core.models.supertokens import LEARNED, SupertokenAssignment, Upsampling
 
@@ -159,7 +159,7 @@ class FusedStudent(nn.Module):
     def __init__(self, student: Student):
         super().__init__()
         self.architecture = student.architecture
-        self.tokenizer = FusedTokenizer(student.tokenizer)
+        self.tokenizer = fused_tokenizer(student.tokenizer)
         self.position = student.position
         self.assignment = FusedAssignment(student.assignment)
         self.encoder = FusedEncoder(student.encoder)

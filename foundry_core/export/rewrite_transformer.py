@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.models.tokenizer import Tokenizer
+from foundry_core.models.tokenizer import ShallowTokenizer, Tokenizer, scale_to_extent
 from foundry_core.models.transformer import Attention, Block, Encoder
 
 
@@ -72,6 +73,35 @@ class FusedTokenizer(nn.Module):
         patch = patch[:, None].expand(-1, k, -1).reshape(b * g * k, -1)
         x = torch.relu(torch.addmm(patch, x, self.from_point))  # (B*G*K, third)
         return self.token(x).view(b * g, k, -1).amax(dim=1) + self.token_bias  # (B*G, d)
+
+
+class FusedShallowTokenizer(nn.Module):
+    """The shallow tokenizer in evaluation mode: patches [B,G,K,3] to tokens [B*G,d].
+
+    The batch norm is folded into the first layer.
+    """
+
+    def __init__(self, tokenizer: ShallowTokenizer):
+        super().__init__()
+        self.config = tokenizer.config
+        self.point = linear(tokenizer.point.weight, tokenizer.point.bias)
+        with torch.no_grad():
+            scale, shift = _scale_shift(tokenizer.norm)
+            weight = tokenizer.first.weight * scale
+            self.first = linear(weight, tokenizer.first.bias + tokenizer.first.weight @ shift)
+        self.second, self.token = tokenizer.second, tokenizer.token
+
+    def forward(self, neighborhoods: Tensor) -> Tensor:
+        b, g, k, _ = neighborhoods.shape
+        scaled, log_extent = scale_to_extent(neighborhoods.reshape(b * g, k, 3))
+        along = self.point(scaled.view(b * g * k, 3)).view(b * g, k, -1)
+        described = torch.cat([along.amax(dim=1), torch.relu(along).mean(dim=1), log_extent], dim=1)
+        return self.token(F.gelu(self.second(F.gelu(self.first(described)))))  # (B*G, d)
+
+
+def fused_tokenizer(tokenizer: Tokenizer | ShallowTokenizer) -> nn.Module:
+    """The inference form of a tokenizer."""
+    return (FusedShallowTokenizer if isinstance(tokenizer, ShallowTokenizer) else FusedTokenizer)(tokenizer)
 
 
 class FusedAttention(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from foundry_core.architecture import Architecture
 from foundry_core.models.gate import BypassGate, Gated, encode_both
 from foundry_core.models.supertokens import Assignment, FromSupertokens, SupertokenAssignment, Upsampling
-from foundry_core.models.tokenizer import PositionEmbedding, Tokenizer
+from foundry_core.models.tokenizer import PositionEmbedding, make_tokenizer
 from foundry_core.models.transformer import Encoder, init_weights
 
 
@@ -43,7 +43,7 @@ class Student(nn.Module):
         encoder, supertokens = architecture.encoder, architecture.supertokens
         out = architecture.token_width
         self.architecture = architecture
-        self.tokenizer = Tokenizer(architecture.tokenizer, encoder.width)
+        self.tokenizer = make_tokenizer(architecture.tokenizer, encoder.width)
         self.position = PositionEmbedding(encoder.position_hidden, encoder.width)
         self.encoder = Encoder.from_config(encoder)
         self.position.apply(init_weights)
@@ -61,7 +61,7 @@ class Student(nn.Module):
         temperature: float = 1.0,
         tokens: Tensor | None = None,
     ) -> list[Encoded]:
-        """Supertokens at each of the budgets; the tokenizer, the largest part of the work, runs once for all.
+        """Supertokens at each of the budgets; the tokenizer runs once for all.
 
         Args:
             centers: [B,G,3]; neighborhoods: [B,G,K,3].

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.architecture import Architecture
-from foundry_core.models.tokenizer import PositionEmbedding, Tokenizer
+from foundry_core.models.tokenizer import PositionEmbedding, make_tokenizer
 from foundry_core.models.transformer import Encoder, init_weights
 
 
@@ -18,7 +18,7 @@ class Teacher(nn.Module):
         super().__init__()
         encoder = architecture.encoder
         self.architecture = architecture
-        self.tokenizer = Tokenizer(architecture.tokenizer, encoder.width)
+        self.tokenizer = make_tokenizer(architecture.tokenizer, encoder.width)
         self.position = PositionEmbedding(encoder.position_hidden, encoder.width)
         self.encoder = Encoder.from_config(encoder)
         self.position.apply(init_weights)

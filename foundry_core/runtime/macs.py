@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from foundry_core.architecture import EncoderConfig
+from foundry_core.architecture import EncoderConfig, Preprocessing, ShallowTokenizerConfig
 from foundry_core.card import ModelCard
 from foundry_core.models.schedule import schedule
 
@@ -121,8 +121,21 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     yield Product(g, half, architecture.token_width)
 
 
+def shallow_products(
+    tokenizer: ShallowTokenizerConfig, size: Preprocessing, groups: int, width: int
+) -> Iterator[Product]:
+    """Of the shallow tokenizer on so many patches."""
+    yield Product(groups * size.neighbors, 3, tokenizer.directions)
+    yield Product(groups, 2 * tokenizer.directions + 1, tokenizer.hidden)
+    yield Product(groups, tokenizer.hidden, tokenizer.hidden)
+    yield Product(groups, tokenizer.hidden, width)
+
+
 def _tokenizer(card: ModelCard) -> Iterator[Product]:
     tokenizer, g = card.architecture.tokenizer, card.preprocessing.groups
+    if tokenizer.kind == "shallow":
+        yield from shallow_products(tokenizer, card.preprocessing, g, card.architecture.encoder.width)
+        return
     rows = g * -(-card.preprocessing.neighbors // tokenizer.stride)
     yield Product(rows, 3, tokenizer.first)
     yield Product(rows, tokenizer.first, tokenizer.second)

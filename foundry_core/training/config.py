@@ -106,7 +106,14 @@ class DistillConfig(Settings):
     teacher: str = Field(description="name or path of the teacher")
     start: str | None = Field(
         None,
-        description="name or path of a student of this architecture to go on from; null: the teacher's blocks",
+        description="name or path of a student of this architecture, but perhaps for its tokenizer, to go on from; "
+        "null: the teacher's blocks",
+    )
+    tokenizer_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the run, at its start, in which the tokenizer alone learns, to give the teacher's tokens",
     )
     architecture: Architecture
     data: StreamConfig = StreamConfig()

@@ -59,7 +59,7 @@ class Distillation:
         self.student = student
         copied = student.initialize_from_teacher(teacher)
         if start is not None:
-            student.load_state_dict(start.state_dict())
+            student.load_state_dict(_fitting(start, student), strict=False)
         self.shared_tokenizer = config.freeze_tokenizer and "tokenizer" in copied
         if self.shared_tokenizer:
             student.tokenizer.requires_grad_(False)
@@ -76,6 +76,9 @@ class Distillation:
         if self.shared_tokenizer:
             self.student.tokenizer.eval()  # frozen: batch statistics stay the teacher's
         tokens, target = batch[2:] if len(batch) == 4 else self._ask_teacher(centers, neighborhoods)
+        if progress < self.config.tokenizer_share:
+            loss = smooth_l1(self.student.tokenizer(neighborhoods), tokens)
+            return {"loss": loss, "tokenizer": loss}
         first, last = self.config.temperature
         encoded = self.student.encode(
             centers,
@@ -152,6 +155,12 @@ class Distillation:
         return [full, others[int(torch.randint(len(others), (1,)))]] if others else [full]
 
 
+def _fitting(start: nn.Module, student: Student) -> dict[str, Tensor]:
+    """The weights of a student to go on from; without its tokenizer, where that is another one."""
+    own = start.architecture.tokenizer == student.architecture.tokenizer
+    return {name: value for name, value in start.state_dict().items() if own or not name.startswith("tokenizer.")}
+
+
 def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architecture:
     """The student's architecture, with the teacher's feature width."""
     architecture, weights = config.architecture, config.losses
@@ -171,8 +180,10 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
     if bool(weights.gate) != bool(architecture.supertokens.gate):
         raise InputError(f"{source}: losses.gate: needs architecture.supertokens.gate, and only with it")
     width = teacher.architecture.token_width
-    if weights.tokenizer and architecture.encoder.width != teacher.architecture.encoder.width:
-        raise InputError(f"{source}: losses.tokenizer: the teacher's tokens are not as wide; leave it out")
+    if architecture.encoder.width != teacher.architecture.encoder.width:
+        for key, value in (("losses.tokenizer", weights.tokenizer), ("tokenizer_share", config.tokenizer_share)):
+            if value:
+                raise InputError(f"{source}: {key}: the teacher's tokens are not as wide; leave it out")
     if width != architecture.encoder.width:
         architecture = architecture.model_copy(update={"output_width": width})
     return architecture
@@ -185,8 +196,12 @@ def _start(
     if config.start is None:
         return None, Heads(), teacher.training
     model, card = load_model(config.start)
-    if card.architecture != architecture:
+    if card.architecture.model_copy(update={"tokenizer": architecture.tokenizer}) != architecture:
         raise InputError(f"{source}: start: {config.start} is of another architecture; correct one of them")
+    if card.architecture.tokenizer != architecture.tokenizer and not config.tokenizer_share:
+        raise InputError(
+            f"{source}: start: {config.start} has another tokenizer; give tokenizer_share, to learn it first"
+        )
     if card.training[: len(teacher.training)] != teacher.training:
         raise InputError(f"{source}: start: {config.start} is no student of {teacher.name}; name one that is")
     return model, card.heads, card.training

@@ -112,6 +112,37 @@ def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
         distill(parse(DistillConfig, {**again, "teacher": str(copy / "tiny")}, "test"), tmp_path / "stranger")
 
 
+def test_a_student_goes_on_with_another_tokenizer_which_is_learned_first(tmp_path):
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
+    values = {
+        "name": "student",
+        "teacher": str(tmp_path / "teacher" / "tiny"),
+        "architecture": {
+            **ARCHITECTURE,
+            "tokenizer": {"first": 4, "second": 8, "third": 8},
+            "supertokens": {"count": 4},
+        },
+        "losses": {"tokenizer": 0.5},
+        "loop": {**LOOP, "steps": 100, "batch": 8, "log_steps": 10},
+    }
+    first = distill(parse(DistillConfig, values, "test"), tmp_path / "first")
+    values["start"] = str(tmp_path / "first" / "student")
+    values["architecture"] = {**values["architecture"], "tokenizer": {"kind": "shallow", "directions": 8, "hidden": 16}}
+    with pytest.raises(InputError, match="test: start: .*tokenizer_share"):
+        distill(parse(DistillConfig, values, "test"), tmp_path / "other", source="test")
+    again = parse(DistillConfig, {**values, "tokenizer_share": 0.5}, "test")
+    second = distill(again, tmp_path / "second")
+    assert second.training[:-1] == first.training and second.architecture.tokenizer.kind == "shallow"
+    rows = [json.loads(line) for line in (tmp_path / "second" / "log.jsonl").read_text().splitlines()]
+    assert rows[4]["tokenizer"] < rows[0]["tokenizer"]
+    assert ["features" in row for row in rows] == [False] * 5 + [True] * 5
+    # while the tokenizer learns, nothing else moves
+    halfway = parse(DistillConfig, {**values, "tokenizer_share": 0.999}, "test")
+    distill(halfway, tmp_path / "third")
+    before, after = weights(tmp_path / "first" / "student"), weights(tmp_path / "third" / "student")
+    assert all(torch.equal(before[name], after[name]) for name in after if ".tokenizer." not in name)
+
+
 def test_an_adapted_student_keeps_its_heads_and_is_measured_on_what_it_did_not_learn(tmp_path):
     pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
     teacher = str(tmp_path / "teacher" / "tiny")

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from test_models import TINY, card, clouds, tiny_student  # noqa: E402
+from test_models import TINY, card, tiny_student  # noqa: E402
 
 from foundry_core.card import list_models, load_card  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
@@ -17,11 +17,9 @@ from foundry_core.export import quantize, write  # noqa: E402
 from foundry_core.export.graph import example_inputs, perceive  # noqa: E402
 from foundry_core.export.rewrite import for_inference  # noqa: E402
 from foundry_core.export.rewrite_student import BASELINES, balanced  # noqa: E402
-from foundry_core.export.rewrite_transformer import FusedTokenizer  # noqa: E402
 from foundry_core.export.write import export_graph, export_model  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.models.supertokens import sinkhorn  # noqa: E402
-from foundry_core.models.tokenizer import Tokenizer  # noqa: E402
 from foundry_core.runtime.session import open_session  # noqa: E402
 
 MODES = ("residual", "cross-attention", "residual+cross-attention")
@@ -60,19 +58,6 @@ def student(tmp_path_factory):
     save_model(directory, *elastic())
     export_graph(directory)
     return directory
-
-
-@pytest.mark.parametrize("pool", ["after", "before"])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_the_fused_tokenizer_is_exact(pool, stride):
-    torch.manual_seed(0)
-    config = TINY.tokenizer.model_copy(update={"pool": pool, "stride": stride})
-    tokenizer = Tokenizer(config, 24).eval()
-    shake(tokenizer)
-    _, neighborhoods = clouds()
-    with torch.no_grad():
-        expected = tokenizer(neighborhoods)
-        assert torch.allclose(FusedTokenizer(tokenizer)(neighborhoods).view_as(expected), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [0.1, 5.0, 80.0, 1000.0])

@@ -22,7 +22,6 @@ from foundry_core.models.registry import create_perception, load_model, save_mod
 from foundry_core.models.student import Student  # noqa: E402
 from foundry_core.models.supertokens import SupertokenAssignment, sinkhorn, usage_shortfall  # noqa: E402
 from foundry_core.models.teacher import Teacher  # noqa: E402
-from foundry_core.models.tokenizer import Tokenizer  # noqa: E402
 
 TINY = Architecture(
     tokenizer=TokenizerConfig(first=8, second=16, third=16),
@@ -196,18 +195,6 @@ def test_the_control_reads_nothing_but_the_supertokens():
         for slot in owner[cloud].unique():  # what shares a supertoken is rebuilt alike
             mine = rebuilt[cloud, owner[cloud] == slot]
             assert torch.allclose(mine, mine[:1].expand_as(mine), atol=1e-5)
-
-
-@pytest.mark.parametrize("pool", ["after", "before"])
-def test_a_strided_tokenizer_reads_every_second_neighbour(pool):
-    torch.manual_seed(0)
-    config = TokenizerConfig(first=4, second=8, third=8, stride=2, pool=pool)
-    tokenizer, (_, neighborhoods) = Tokenizer(config, 24).eval(), clouds()
-    changed = neighborhoods.clone()
-    changed[:, :, 1::2] += 1.0
-    assert torch.equal(tokenizer(neighborhoods), tokenizer(changed))
-    changed[:, :, 2] += 1.0
-    assert not torch.equal(tokenizer(neighborhoods), tokenizer(changed))
 
 
 def test_the_hard_assignment_passes_a_gradient_to_the_queries():
