@@ -214,6 +214,29 @@ def read_parameters(path: str | Path) -> dict[str, Settings]:
     Raises:
         InputError: not such a file, an unknown node or an unknown or ill-typed key; one line that names it.
     """
+    values = _of_nodes(path)
+    return {name: from_dotted(schema, values[name], path) for name, schema in NODES.items()}
+
+
+def read_ros_parameters(path: str | Path) -> dict[str, dict[str, Any]]:
+    """What a ROS parameter file says of the parameters that ROS itself gives to every node, dotted, for each node.
+
+    Raises:
+        InputError: as :func:`read_parameters`, and one that has no value or is of the wrong kind.
+    """
+    found = {}
+    for node, values in _of_nodes(path).items():
+        found[node] = {name: value for name, value in values.items() if is_ros_parameter(name)}
+        for name, value in found[node].items():
+            if name in ROS_PARAMETERS and not isinstance(value, bool):
+                raise InputError(f"{path}: {name}: must be true or false")
+            if not isinstance(value, str | int):
+                raise InputError(f"{path}: {name}: must be a word or a number")
+    return found
+
+
+def _of_nodes(path: str | Path) -> dict[str, dict[str, Any]]:
+    """Dotted parameters of each node; its own sections come after those of ``/**``."""
     values: dict[str, dict[str, Any]] = {name: {} for name in NODES}
     for section, entries in sorted(_sections(path), key=lambda item: "*" not in item[0]):
         node = section.rsplit("/", 1)[-1]
@@ -224,7 +247,7 @@ def read_parameters(path: str | Path) -> dict[str, Settings]:
             values[node].update(entries)
         else:
             raise InputError(f"{path}: {section}: unknown node; expected {', '.join(NODES)} or /**")
-    return {name: from_dotted(schema, values[name], path) for name, schema in NODES.items()}
+    return values
 
 
 def _sections(path: str | Path) -> list[tuple[str, dict[str, Any]]]:

@@ -111,6 +111,25 @@ def test_nested_and_dotted_and_wildcard_sections(tmp_path):
         parameters.read_parameters(write(tmp_path / "p.yaml", {"perception_node": {"ros__parameters": form}}))
 
 
+def test_parameters_of_ros_itself_are_read_for_each_node(tmp_path):
+    qos = {"/lidar/points": {"subscription": {"reliability": "reliable", "depth": 2}}}
+    content = {
+        "/**": {"ros__parameters": {"use_sim_time": True}},
+        "perception_node": {"ros__parameters": {"threads": 2, "qos_overrides": qos}},
+        "distill_trainer": {"ros__parameters": {"use_sim_time": False}},
+    }
+    prefix = "qos_overrides./lidar/points.subscription"
+    assert parameters.read_ros_parameters(write(tmp_path / "p.yaml", content)) == {
+        "perception_node": {"use_sim_time": True, f"{prefix}.reliability": "reliable", f"{prefix}.depth": 2},
+        "bag_replay": {"use_sim_time": True},
+        "distill_trainer": {"use_sim_time": False},
+    }
+    for name, value in (("use_sim_time", "maybe"), ("use_sim_time", None), (f"{prefix}.depth", [1])):
+        content = {"perception_node": {"ros__parameters": {name: value}}}
+        with pytest.raises(InputError, match=f"p.yaml: {name}: must be"):
+            parameters.read_ros_parameters(write(tmp_path / "p.yaml", content))
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
