@@ -17,6 +17,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
 from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.answerer import Answerer, ReplayFailed
 from foundry_ros.counters import Ledger
+from foundry_ros.node import overridable
 from foundry_ros.schedule import Companions, beside, expected, schedule
 
 _PHASE = "phase_total_ms."
@@ -59,15 +61,21 @@ class BagReplay(Node):
         self._labels = ""
         self._answers: dict[int, dict[str, PointCloud2]] = {}  # stamp -> topic -> message, kept for the results only
         node = self.settings.node
-        reliable = QoSProfile(depth=10)
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-        self._cloud_out = self.create_publisher(PointCloud2, self.settings.output, QoSProfile(depth=5))
+        self._cloud_out = self.create_publisher(
+            PointCloud2, self.settings.output, QoSProfile(depth=5), qos_overriding_options=overridable()
+        )
         self.answerer = Answerer(self, node, self._cloud_out)
         self._change = self.answerer.change
-        self.create_subscription(PointCloud2, f"{node}/objects", self._on_objects, reliable)
+        self._listen(PointCloud2, "objects", self._on_objects, QoSProfile(depth=10))
         if self.settings.results:
-            self.create_subscription(PointCloud2, f"{node}/parts", self._on_parts, reliable)
-            self.create_subscription(String, f"{node}/labels", self._on_labels, latched)
+            self._listen(PointCloud2, "parts", self._on_parts, QoSProfile(depth=10))
+            self._listen(String, "labels", self._on_labels, latched)
+
+    def _listen(self, kind: Any, name: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
+        """Subscribe to an output of the node that answers."""
+        topic = f"{self.settings.node}/{name}"
+        self.create_subscription(kind, topic, callback, qos, qos_overriding_options=overridable())
 
     # -- what arrives (executor thread) ------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     startup.quiet()
 
 import contextlib
+import copy
 import importlib.util
 import sys
 import time
@@ -34,7 +35,7 @@ from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
 from foundry_ros import declared, parameters
 from foundry_ros.diagnostics import Diagnostics, Status
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run, steady_timer
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, overridable, run, steady_timer
 from foundry_ros.saved import save_copy
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
@@ -111,7 +112,9 @@ class DistillTrainer(Node):
         """Collect from the topic, where there is neither a bag nor a shape set."""
         if self._subscription is None and not self.settings.data:
             self._worker = LatestWorker(self._on_sweep, "segments")
-            self._subscription = self.create_subscription(PointCloud2, "~/input", self._worker.offer, SENSOR_QOS)
+            self._subscription = self.create_subscription(
+                PointCloud2, "~/input", self._worker.offer, copy.copy(SENSOR_QOS), qos_overriding_options=overridable()
+            )
 
     def _stop_listening(self) -> None:
         if self._subscription is not None:

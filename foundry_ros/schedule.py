@@ -12,6 +12,7 @@ from rosgraph_msgs.msg import Clock
 from foundry_core.data.bags import Bag
 from foundry_core.errors import InputError
 from foundry_ros.messages import to_time
+from foundry_ros.node import overridable
 
 
 class Due(NamedTuple):
@@ -103,7 +104,10 @@ class Companions:
     """Publishers of /clock and of the topics beside the clouds."""
 
     def __init__(self, node: Any, types: Mapping[str, type], clock: bool) -> None:
-        self._others = {name: node.create_publisher(kind, name, 10) for name, kind in types.items()}
+        self._others = {
+            name: node.create_publisher(kind, name, 10, qos_overriding_options=overridable())
+            for name, kind in types.items()
+        }
         self._clock = node.create_publisher(Clock, "/clock", 10) if clock else None
         self.published = 0
 

@@ -21,6 +21,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.qos import QoSReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from street_scene import street
@@ -137,10 +138,13 @@ def test_collect_train_stop_resume_and_save(ros, settings, tmp_path):
     assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
 
 
-def test_diagnostics_do_not_wait_for_a_clock_that_stands_still(ros, settings):
+def test_diagnostics_do_not_wait_for_a_clock_that_stands_still_and_the_inputs_qos_is_the_users(ros, settings):
     trainer = Trainer(ros)
-    with ros.start("distill_trainer", settings | {"use_sim_time": True}) as process:
+    settings |= {"use_sim_time": True, "qos_overrides./points.subscription.reliability": "reliable"}
+    with ros.start("distill_trainer", settings, {"~/input": "/points"}) as process:
         wait_for(lambda: len(trainer.collected) >= 3, PATIENCE, "diagnostics")
+        (subscription,) = ros.node.get_subscriptions_info_by_topic("/points")
+        assert subscription.qos_profile.reliability == QoSReliabilityPolicy.RELIABLE
         assert trainer.figures()["state"] == "collecting"
         assert process.stop(PATIENCE) == 0
 

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bag_replay as a node, without anyone who answers."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed")
+
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSReliabilityPolicy
+from std_msgs.msg import String
+
+from foundry_ros.bag_replay import BagReplay
+from foundry_ros.schedule import Companions
+
+
+@contextlib.contextmanager
+def player(ros, **parameters):
+    """The node with these parameters, in the test's process."""
+    values = {"bag": "recording", **parameters}
+    node = BagReplay(
+        context=ros.context, parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]
+    )
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+
+
+def test_the_qos_of_clouds_answers_and_what_is_played_beside_them_can_be_overridden(ros, tmp_path):
+    publishers, subscriptions = ("/lidar", "/imu"), ("objects", "parts", "labels")
+    topics = [f"{topic}.publisher" for topic in publishers]
+    topics += [f"/perception_node/{name}.subscription" for name in subscriptions]
+    changes = {f"qos_overrides.{topic}.reliability": "best_effort" for topic in topics}
+    with player(ros, output="/lidar", results=str(tmp_path / "r.npz"), **changes) as node:
+        Companions(node, {"/imu": String}, clock=True)
+        found = {item.topic_name: item.qos_profile.reliability for item in (*node.publishers, *node.subscriptions)}
+    best_effort = {topic for topic, value in found.items() if value == QoSReliabilityPolicy.BEST_EFFORT}
+    assert best_effort == {*publishers, *(f"/perception_node/{name}" for name in subscriptions)}
+    assert {"/diagnostics", "/clock"} < found.keys()
