@@ -59,6 +59,7 @@ class BagReplay(Node):
             raise InputError(f"bag_replay: plot: {self.settings.plot}: give a name that ends in .png")
         self.ledger = Ledger()
         self._labels = ""
+        self._left_out: dict[str, str] = {}
         self._answers: dict[int, dict[str, PointCloud2]] = {}  # stamp -> topic -> message, kept for the results only
         node = self.settings.node
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
@@ -101,7 +102,11 @@ class BagReplay(Node):
         """Publish every frame in its turn or at its time; afterwards wait for the answers that can still come."""
         settings = self.settings
         total = expected(bag, topic, settings)
-        others = beside(bag, settings.also, topic)
+        name = self.resolve_topic_name(settings.node)
+        others, self._left_out = beside(bag, settings.also, topic, self._cloud_out.topic_name, name)
+        if self._left_out:
+            listed = ", ".join(f"{topic} ({reason})" for topic, reason in self._left_out.items())
+            self.get_logger().warning(f"not played: {listed}")
         companions = Companions(self, others, settings.clock)
         number, stamp_ns, sent = -1, 0, []
         begin = None
@@ -186,15 +191,18 @@ class BagReplay(Node):
             if key.startswith(_PHASE)
         }
         budget = after.get("budget", "")
-        report = self.ledger.report()
+        report, unexpected = self.ledger.report(), self.ledger.unexpected
         return {
             **report,
             "counts": {
                 "sent": report["frames_sent"],
                 **counts,
-                "lost_on_the_way": report["frames_sent"] - counts["received"],
-                "answers_lost": counts["processed"] - report["frames_processed"],
+                # another publisher's clouds are received and answered, too
+                "lost_on_the_way": max(0, report["frames_sent"] - counts["received"]),
+                "answers_lost": max(0, counts["processed"] - report["frames_processed"] - unexpected),
+                "unexpected": unexpected,
             },
+            "left_out": self._left_out,
             "phases_ms": phases,
             "model": after.get("model", ""),
             "budget": int(budget) if budget.isdigit() else None,

@@ -160,6 +160,10 @@ def _print(report: dict[str, Any]) -> None:
         ("objects per frame", f"{report['objects_per_frame']:.1f}" if report["objects_per_frame"] is not None else "-"),
         ("looked at", _looked_at(report["counts"])),
     ]
+    if late := report["counts"]["unexpected"]:
+        rows.append(("not asked for", f"{late} answers: late ones, or to clouds of another publisher"))
+    for topic, reason in report["left_out"].items():
+        rows.append(("not played", f"{topic}: {reason}"))
     for row in rows:
         table.add_row(*row)
     console.print(table)

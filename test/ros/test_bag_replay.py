@@ -41,3 +41,16 @@ def test_the_qos_of_clouds_answers_and_what_is_played_beside_them_can_be_overrid
     best_effort = {topic for topic, value in found.items() if value == QoSReliabilityPolicy.BEST_EFFORT}
     assert best_effort == {*publishers, *(f"/perception_node/{name}" for name in subscriptions)}
     assert {"/diagnostics", "/clock"} < found.keys()
+
+
+def test_clouds_and_answers_from_elsewhere_make_no_loss_negative(ros):
+    """Another publisher's 20 clouds were received and answered as well, and one answer was lost."""
+    with player(ros) as node:
+        for number in range(10):
+            node.ledger.sent(number, float(number))
+        for stamp in (*range(9), *range(100, 120)):
+            node.ledger.answered(stamp, 20.0, 1)
+        node.answerer.diagnostics = {"received": "30", "processed": "30"}
+        counts = node.report(before={})["counts"]
+    found = {name: counts[name] for name in ("lost_on_the_way", "answers_lost", "unexpected")}
+    assert found == {"lost_on_the_way": 0, "answers_lost": 1, "unexpected": 20}
