@@ -220,6 +220,8 @@ def replay(node: BagReplay) -> dict[str, Any]:
         with ResultsWriter(settings.results) if settings.results else contextlib.nullcontext() as results:
             node.play(bag, topic, results)
     report = node.report(before)
+    figures = {key: report[key] for key in ("frames_sent", "frames_processed", "frames_dropped", "latency_ms")}
+    node.get_logger().info(json.dumps(figures))  # now: what is written next may fail, on a full disk
     if settings.report:
         write_atomically(settings.report, (json.dumps(report, indent=2) + "\n").encode())
     if settings.plot:
@@ -230,7 +232,7 @@ def replay(node: BagReplay) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Replay and exit: 0 done, 1 perception node not reached, 2 bad parameters or a bad bag, 130 stopped."""
+    """Replay and exit: 0 done, 1 node not reached or disk full, 2 bad parameters or a bad bag, 130 stopped."""
     try:
         with processes.one_interrupt():
             processes.follow_parent()
@@ -256,10 +258,8 @@ def _run() -> int:
         executor.add_node(node)
         spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
         spinner.start()
-        report = replay(node)
-        figures = {key: report[key] for key in ("frames_sent", "frames_processed", "frames_dropped", "latency_ms")}
-        node.get_logger().info(json.dumps(figures))
-    except (InputError, ReplayFailed) as error:
+        replay(node)
+    except (InputError, ReplayFailed, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     finally:

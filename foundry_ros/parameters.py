@@ -8,13 +8,14 @@ set. Types are checked by the schema alone, so ``5`` is as good as ``5.0``.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import PerceiverConfig
@@ -41,6 +42,16 @@ def changes_at_run_time(name: str) -> bool:
 
 
 S = TypeVar("S", bound=Settings)
+
+#: a topic or a node, relative, private or from the root on
+_NAME = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+def ros_name(name: str) -> str:
+    """The name of a topic or a node; a ValueError where ROS would not take it."""
+    if len(name) > 180 or not _NAME.fullmatch(name):  # ROS allows 247 with a namespace before it and a topic behind it
+        raise ValueError(f"{name!r}: a name has letters, digits, _ and single slashes, such as /lidar/points")
+    return name
 
 
 class PerceptionParameters(PerceiverConfig):
@@ -91,6 +102,8 @@ class ReplayParameters(Settings):
     plot: str = Field("", description=".png file for latencies and drops over time; empty: none")
     results: str = Field("", description=".npz file for every frame's objects and parts; empty: none")
     progress: bool = Field(False, description="one JSON line per frame on the standard output")
+
+    _names = field_validator("output", "node")(ros_name)
 
 
 class DistillParameters(Settings):

@@ -13,6 +13,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSReliabilityPolicy
 from std_msgs.msg import String
 
+from foundry_core.errors import InputError
 from foundry_ros.bag_replay import BagReplay
 from foundry_ros.schedule import Companions
 
@@ -41,6 +42,22 @@ def test_the_qos_of_clouds_answers_and_what_is_played_beside_them_can_be_overrid
     best_effort = {topic for topic, value in found.items() if value == QoSReliabilityPolicy.BEST_EFFORT}
     assert best_effort == {*publishers, *(f"/perception_node/{name}" for name in subscriptions)}
     assert {"/diagnostics", "/clock"} < found.keys()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({"report": "/dev/null/r.json"}, "/dev/null/r.json: cannot be written"),
+        ({"plot": "/dev/null/p.png"}, "/dev/null/p.png: cannot be written"),
+        ({"output": "a b"}, "bag_replay: output: .*'a b': a name has letters"),
+        ({"node": "a b"}, "bag_replay: node: .*'a b': a name has letters"),
+        ({"node": "/x/"}, "bag_replay: node: .*'/x/': a name has letters"),
+    ],
+)
+def test_what_cannot_be_used_is_named_before_anything_is_played(ros, parameters, complaint):
+    with pytest.raises(InputError, match=complaint) as caught, player(ros, **parameters):
+        pass
+    assert "\n" not in str(caught.value)
 
 
 def test_clouds_and_answers_from_elsewhere_make_no_loss_negative(ros):

@@ -55,6 +55,20 @@ def test_unknown_and_bad_parameters_are_named(values, complaint):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["points", "/lidar/points", "~/points", "a1/_b"])
+def test_names_that_ros_takes(name):
+    settings = parameters.from_dotted(ReplayParameters, {"output": name, "node": name}, "here")
+    assert settings.output == settings.node == name
+
+
+@pytest.mark.parametrize("name", ["a b", "/x/", "/", "x//y", "1a", "a/1", "~", "é", "a\n", "a" * 300, ""])
+@pytest.mark.parametrize("key", ["output", "node"])
+def test_names_that_ros_does_not_take_are_refused(key, name):
+    with pytest.raises(InputError, match=f"here: {key}: ") as caught:
+        parameters.from_dotted(ReplayParameters, {key: name}, "here")
+    assert "\n" not in str(caught.value)
+
+
 def test_documented_parameters_are_the_schemas():
     import node_tables
 
