@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 
@@ -15,6 +17,7 @@ from std_msgs.msg import String
 
 from foundry_core.errors import InputError
 from foundry_ros.bag_replay import BagReplay
+from foundry_ros.processes import local_environment
 from foundry_ros.schedule import Companions
 
 
@@ -58,6 +61,23 @@ def test_what_cannot_be_used_is_named_before_anything_is_played(ros, parameters,
     with pytest.raises(InputError, match=complaint) as caught, player(ros, **parameters):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_one_line_and_exit_code_1(ros):
+    code = """
+import sys
+from foundry_ros import bag_replay
+def full(node):
+    raise OSError(28, "No space left on device", "/data/r.json")
+bag_replay.replay = full
+sys.exit(bag_replay.main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "--ros-args", "-p", "bag:=recording"],
+        env=local_environment(ros.domain), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == "error: [Errno 28] No space left on device: '/data/r.json'"
 
 
 def test_clouds_and_answers_from_elsewhere_make_no_loss_negative(ros):
