@@ -83,15 +83,20 @@ def require_writable(path: str | Path | None, option: str) -> None:
     if path is None:
         return
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file to {option}")
-    if path.exists() and not path.is_file():  # a device or a pipe: the finished file is renamed, and would replace it
-        raise InputError(f"{path}: is no regular file; give a file to {option}")
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path}: cannot be written, {parent} is no writable folder; give another {option}")
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give a file to {option}")
+        if (
+            path.exists() and not path.is_file()
+        ):  # a device or a pipe: the finished file is renamed, and would replace it
+            raise InputError(f"{path}: is no regular file; give a file to {option}")
+        parent = path.absolute().parent
+        while not parent.exists():
+            parent = parent.parent
+        with tempfile.TemporaryFile(dir=parent):  # permissions do not tell: root may write anywhere, and not in /proc
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another {option}") from None
 
 
 def require_new_folder(path: Path, option: str) -> None:

@@ -17,6 +17,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
 from foundry_ros import declared, messages, parameters, processes
 from foundry_ros.answerer import Answerer, ReplayFailed
 from foundry_ros.counters import Ledger
+from foundry_ros.node import overridable
 from foundry_ros.schedule import Companions, beside, expected, schedule
 
 _PHASE = "phase_total_ms."
@@ -57,17 +59,24 @@ class BagReplay(Node):
             raise InputError(f"bag_replay: plot: {self.settings.plot}: give a name that ends in .png")
         self.ledger = Ledger()
         self._labels = ""
+        self._left_out: dict[str, str] = {}
         self._answers: dict[int, dict[str, PointCloud2]] = {}  # stamp -> topic -> message, kept for the results only
         node = self.settings.node
-        reliable = QoSProfile(depth=10)
         latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-        self._cloud_out = self.create_publisher(PointCloud2, self.settings.output, QoSProfile(depth=5))
+        self._cloud_out = self.create_publisher(
+            PointCloud2, self.settings.output, QoSProfile(depth=5), qos_overriding_options=overridable()
+        )
         self.answerer = Answerer(self, node, self._cloud_out)
         self._change = self.answerer.change
-        self.create_subscription(PointCloud2, f"{node}/objects", self._on_objects, reliable)
+        self._listen(PointCloud2, "objects", self._on_objects, QoSProfile(depth=10))
         if self.settings.results:
-            self.create_subscription(PointCloud2, f"{node}/parts", self._on_parts, reliable)
-            self.create_subscription(String, f"{node}/labels", self._on_labels, latched)
+            self._listen(PointCloud2, "parts", self._on_parts, QoSProfile(depth=10))
+            self._listen(String, "labels", self._on_labels, latched)
+
+    def _listen(self, kind: Any, name: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
+        """Subscribe to an output of the node that answers."""
+        topic = f"{self.settings.node}/{name}"
+        self.create_subscription(kind, topic, callback, qos, qos_overriding_options=overridable())
 
     # -- what arrives (executor thread) ------------------------------------------------------------------------------
 
@@ -93,7 +102,11 @@ class BagReplay(Node):
         """Publish every frame in its turn or at its time; afterwards wait for the answers that can still come."""
         settings = self.settings
         total = expected(bag, topic, settings)
-        others = beside(bag, settings.also, topic)
+        name = self.resolve_topic_name(settings.node)
+        others, self._left_out = beside(bag, settings.also, topic, self._cloud_out.topic_name, name)
+        if self._left_out:
+            listed = ", ".join(f"{topic} ({reason})" for topic, reason in self._left_out.items())
+            self.get_logger().warning(f"not played: {listed}")
         companions = Companions(self, others, settings.clock)
         number, stamp_ns, sent = -1, 0, []
         begin = None
@@ -178,15 +191,18 @@ class BagReplay(Node):
             if key.startswith(_PHASE)
         }
         budget = after.get("budget", "")
-        report = self.ledger.report()
+        report, unexpected = self.ledger.report(), self.ledger.unexpected
         return {
             **report,
             "counts": {
                 "sent": report["frames_sent"],
                 **counts,
-                "lost_on_the_way": report["frames_sent"] - counts["received"],
-                "answers_lost": counts["processed"] - report["frames_processed"],
+                # another publisher's clouds are received and answered, too
+                "lost_on_the_way": max(0, report["frames_sent"] - counts["received"]),
+                "answers_lost": max(0, counts["processed"] - report["frames_processed"] - unexpected),
+                "unexpected": unexpected,
             },
+            "left_out": self._left_out,
             "phases_ms": phases,
             "model": after.get("model", ""),
             "budget": int(budget) if budget.isdigit() else None,
@@ -204,6 +220,8 @@ def replay(node: BagReplay) -> dict[str, Any]:
         with ResultsWriter(settings.results) if settings.results else contextlib.nullcontext() as results:
             node.play(bag, topic, results)
     report = node.report(before)
+    figures = {key: report[key] for key in ("frames_sent", "frames_processed", "frames_dropped", "latency_ms")}
+    node.get_logger().info(json.dumps(figures))  # now: what is written next may fail, on a full disk
     if settings.report:
         write_atomically(settings.report, (json.dumps(report, indent=2) + "\n").encode())
     if settings.plot:
@@ -214,7 +232,7 @@ def replay(node: BagReplay) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Replay and exit: 0 done, 1 perception node not reached, 2 bad parameters or a bad bag, 130 stopped."""
+    """Replay and exit: 0 done, 1 node not reached or disk full, 2 bad parameters or a bad bag, 130 stopped."""
     try:
         with processes.one_interrupt():
             processes.follow_parent()
@@ -240,10 +258,8 @@ def _run() -> int:
         executor.add_node(node)
         spinner = threading.Thread(target=_spin, args=(executor,), daemon=True)
         spinner.start()
-        report = replay(node)
-        figures = {key: report[key] for key in ("frames_sent", "frames_processed", "frames_dropped", "latency_ms")}
-        node.get_logger().info(json.dumps(figures))
-    except (InputError, ReplayFailed) as error:
+        replay(node)
+    except (InputError, ReplayFailed, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     finally:

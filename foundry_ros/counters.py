@@ -102,6 +102,9 @@ class Ledger:
     A frame's latency is the time from just before it is published to the arrival of the objects with its stamp. Frames
     that share a stamp (a bag that is played again) are answered in the order in which they were sent; one that was sent
     before a frame that has its answer was overtaken, and a later one of its stamp is meant.
+
+    Attributes:
+        unexpected: answers to no frame that was waited for: to one that was given up, or to another publisher's.
     """
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     startup.quiet()
 
 import contextlib
+import copy
 import importlib.util
 import sys
 import time
@@ -30,11 +31,12 @@ from foundry_core.card import find_model, load_card, share_directory
 from foundry_core.data.collection import SegmentCollection
 from foundry_core.data.shapes import load_shapes
 from foundry_core.errors import InputError
+from foundry_core.files import require_writable
 from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
 from foundry_ros import declared, parameters
 from foundry_ros.diagnostics import Diagnostics, Status
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, run, steady_timer
+from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, overridable, run, steady_timer
 from foundry_ros.saved import save_copy
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
@@ -71,10 +73,12 @@ class DistillTrainer(Node):
         self.teacher = find_model(Path(settings.teacher).expanduser()).resolve()
         load_card(self.teacher)
         self.out = Path(settings.out).expanduser().absolute()
+        require_writable(self.out / "segments.npz", "out")
         self.data = Path(settings.data).expanduser().absolute() if settings.data else self.out / "segments.npz"
         self.training = TrainingProcess(self.out)
         self.collection = SegmentCollection(settings.max_segments, settings.points)
         self.failure, self.finished = "", False
+        self._unsaved = ""  # why the segments could not be written, until they are
         self._cutter = SegmentCutter(
             self.collection, settings.scene, settings.sweep_period, settings.hold_out, settings.nice
         )
@@ -111,7 +115,9 @@ class DistillTrainer(Node):
         """Collect from the topic, where there is neither a bag nor a shape set."""
         if self._subscription is None and not self.settings.data:
             self._worker = LatestWorker(self._on_sweep, "segments")
-            self._subscription = self.create_subscription(PointCloud2, "~/input", self._worker.offer, SENSOR_QOS)
+            self._subscription = self.create_subscription(
+                PointCloud2, "~/input", self._worker.offer, copy.copy(SENSOR_QOS), qos_overriding_options=overridable()
+            )
 
     def _stop_listening(self) -> None:
         if self._subscription is not None:
@@ -130,9 +136,13 @@ class DistillTrainer(Node):
 
     def _write_segments(self) -> None:
         accepted = self.collection.accepted
-        if accepted != self._written:
-            self.collection.save(self.data)
-            self._written = accepted
+        try:
+            if accepted != self._written:
+                self.collection.save(self.data)
+        except (InputError, OSError) as error:
+            self._unsaved = str(error)
+            raise
+        self._written, self._unsaved = accepted, ""
 
     # -- services ------------------------------------------------------------------------------------------------------
 
@@ -215,11 +225,14 @@ class DistillTrainer(Node):
         """One of collecting, ready, training, done and failed."""
         if self.training.running():
             return "training"
-        if self.failure or self._cutter.failure:
+        if self._failure():
             return "failed"
         if self.finished:
             return "done"
         return "collecting" if self._cutter.reading() or self._subscription is not None else "ready"
+
+    def _failure(self) -> str:
+        return self.failure or self._unsaved or self._cutter.failure
 
     def _segments(self) -> int:
         return self._shapes or len(self.collection)
@@ -239,15 +252,15 @@ class DistillTrainer(Node):
                 self.get_logger().error(self.failure)
         complete = self._segments() >= self.settings.max_segments if self._subscription else self.state() == "ready"
         try:
-            if self._autostart and complete:
-                self._autostart = False
-                self.get_logger().info(self._start())
-            if self._subscription is not None and time.monotonic() - self._last_save > SAVE_PERIOD:
+            if (self._subscription or self._unsaved) and time.monotonic() - self._last_save > SAVE_PERIOD:
                 self._last_save = time.monotonic()
                 self._write_segments()
+            if self._autostart and complete and not self._unsaved:
+                self.get_logger().info(self._start())
         except (InputError, OSError) as error:
-            self.failure = str(error)
-            self.get_logger().error(self.failure)
+            if not self._unsaved:
+                self.failure, self._autostart = str(error), False
+            self.get_logger().error(str(error))
         self._diagnostics.publish()
 
     def _status(self) -> Status:
@@ -262,7 +275,7 @@ class DistillTrainer(Node):
         }  # fmt: skip
         level, text = DiagnosticStatus.OK, state
         if state == "failed":
-            level, text = DiagnosticStatus.ERROR, self.failure or self._cutter.failure
+            level, text = DiagnosticStatus.ERROR, self._failure()
         elif self._subscription is not None and not self.count_publishers(self._subscription.topic_name):
             level, text = DiagnosticStatus.WARN, f"nobody publishes on {self._subscription.topic_name}"
         return Status(level, text, self.config.name, values)
@@ -273,7 +286,7 @@ class DistillTrainer(Node):
         self._cutter.close()
         self.training.stop(END_PATIENCE)
         if not self.settings.data and len(self.collection):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(InputError, OSError):
                 self._write_segments()
         self.destroy_node()
 

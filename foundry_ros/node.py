@@ -14,6 +14,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions, install_signal_handlers
 from rclpy.timer import Timer
 
@@ -29,6 +30,14 @@ WARNING_PERIOD = 5.0
 SENSOR_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT
 )  # fmt: skip
+
+
+def overridable() -> QoSOverridingOptions:
+    """Parameters ``qos_overrides.<topic>.<publisher|subscription>.{history,depth,reliability}`` decide the QoS.
+
+    They are written into the profile that the topic is made with: it must be that topic's own.
+    """
+    return QoSOverridingOptions.with_default_policies()
 
 
 def steady_timer(node: Any, period: float, callback: Callable[[], None]) -> Timer:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSDurabilityPolicy, QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
 from foundry_core import records
 from foundry_ros import detections, messages
+from foundry_ros.node import overridable
 
 #: reliable, keep last: matches every subscriber
 OUTPUT_QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=5, reliability=QoSReliabilityPolicy.RELIABLE)
@@ -24,11 +24,6 @@ LATCHED_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST, depth=1, reliability=QoSReliabilityPolicy.RELIABLE,
     durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
 )  # fmt: skip
-
-
-def overridable() -> QoSOverridingOptions:
-    """Parameters ``qos_overrides.<topic>.<publisher|subscription>.{history,depth,reliability}`` decide the QoS."""
-    return QoSOverridingOptions.with_default_policies()
 
 
 class Outputs:

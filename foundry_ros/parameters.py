@@ -8,13 +8,14 @@ set. Types are checked by the schema alone, so ``5`` is as good as ``5.0``.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from foundry_core.errors import InputError
 from foundry_core.runtime.perceiver import PerceiverConfig
@@ -41,6 +42,16 @@ def changes_at_run_time(name: str) -> bool:
 
 
 S = TypeVar("S", bound=Settings)
+
+#: a topic or a node, relative, private or from the root on
+_NAME = re.compile(r"(~?/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+def ros_name(name: str) -> str:
+    """The name of a topic or a node; a ValueError where ROS would not take it."""
+    if len(name) > 180 or not _NAME.fullmatch(name):  # ROS allows 247 with a namespace before it and a topic behind it
+        raise ValueError(f"{name!r}: a name has letters, digits, _ and single slashes, such as /lidar/points")
+    return name
 
 
 class PerceptionParameters(PerceiverConfig):
@@ -91,6 +102,8 @@ class ReplayParameters(Settings):
     plot: str = Field("", description=".png file for latencies and drops over time; empty: none")
     results: str = Field("", description=".npz file for every frame's objects and parts; empty: none")
     progress: bool = Field(False, description="one JSON line per frame on the standard output")
+
+    _names = field_validator("output", "node")(ros_name)
 
 
 class DistillParameters(Settings):
@@ -214,6 +227,29 @@ def read_parameters(path: str | Path) -> dict[str, Settings]:
     Raises:
         InputError: not such a file, an unknown node or an unknown or ill-typed key; one line that names it.
     """
+    values = _of_nodes(path)
+    return {name: from_dotted(schema, values[name], path) for name, schema in NODES.items()}
+
+
+def read_ros_parameters(path: str | Path) -> dict[str, dict[str, Any]]:
+    """What a ROS parameter file says of the parameters that ROS itself gives to every node, dotted, for each node.
+
+    Raises:
+        InputError: as :func:`read_parameters`, and one that has no value or is of the wrong kind.
+    """
+    found = {}
+    for node, values in _of_nodes(path).items():
+        found[node] = {name: value for name, value in values.items() if is_ros_parameter(name)}
+        for name, value in found[node].items():
+            if name in ROS_PARAMETERS and not isinstance(value, bool):
+                raise InputError(f"{path}: {name}: must be true or false")
+            if not isinstance(value, str | int):
+                raise InputError(f"{path}: {name}: must be a word or a number")
+    return found
+
+
+def _of_nodes(path: str | Path) -> dict[str, dict[str, Any]]:
+    """Dotted parameters of each node; its own sections come after those of ``/**``."""
     values: dict[str, dict[str, Any]] = {name: {} for name in NODES}
     for section, entries in sorted(_sections(path), key=lambda item: "*" not in item[0]):
         node = section.rsplit("/", 1)[-1]
@@ -224,7 +260,7 @@ def read_parameters(path: str | Path) -> dict[str, Settings]:
             values[node].update(entries)
         else:
             raise InputError(f"{path}: {section}: unknown node; expected {', '.join(NODES)} or /**")
-    return {name: from_dotted(schema, values[name], path) for name, schema in NODES.items()}
+    return values
 
 
 def _sections(path: str | Path) -> list[tuple[str, dict[str, Any]]]:

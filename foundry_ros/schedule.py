@@ -12,6 +12,7 @@ from rosgraph_msgs.msg import Clock
 from foundry_core.data.bags import Bag
 from foundry_core.errors import InputError
 from foundry_ros.messages import to_time
+from foundry_ros.node import overridable
 
 
 class Due(NamedTuple):
@@ -75,27 +76,46 @@ def expected(bag: Bag, topic: str, settings: Any) -> int:
     return sum(item.topic == topic for item in schedule(bag, [topic], settings))
 
 
-def beside(bag: Bag, also: str, clouds: str) -> dict[str, type]:
-    """Topic -> message class of what is published beside the clouds.
+#: topics that a replay publishes itself, or that every node does
+_SHARED = ("/clock", "/diagnostics", "/parameter_events", "/rosout")
+
+
+class Beside(NamedTuple):
+    """Topic -> message class of what is published beside the clouds, and topic -> why it is not, of other topics."""
+
+    types: dict[str, type]
+    left_out: dict[str, str]
+
+
+def beside(bag: Bag, also: str, clouds: str, output: str, node: str) -> Beside:
+    """What is published beside the clouds: nothing that the replay publishes itself, or the node that answers.
 
     Args:
         also: topics, separated by commas; ``all`` for those whose types are installed.
+        clouds: topic of the bag whose clouds are played.
+        output: topic that they are published on, and
+        node: name of the node that answers, both from the root on.
 
     Raises:
         InputError: no such topic, or its type is not installed.
     """
     wanted = list(bag.topics) if also == "all" else [name.strip() for name in also.split(",") if name.strip()]
-    found: dict[str, type] = {}
+    found = Beside({}, {})
     for name in wanted:
         if name not in bag.topics:
             raise InputError(f"{bag.path}: no topic '{name}'; it has {', '.join(bag.topics)}")
         package, _, kind = bag.topics[name].type.rpartition("/msg/")
+        if name == clouds:
+            continue
+        if name in (output, *_SHARED) or name.startswith(f"{node}/"):
+            found.left_out[name] = "the replay or the node publishes it itself"
+            continue
         try:
-            if name not in (clouds, "/clock"):
-                found[name] = getattr(importlib.import_module(f"{package}.msg"), kind)
+            found.types[name] = getattr(importlib.import_module(f"{package}.msg"), kind)
         except (ImportError, AttributeError):
             if also != "all":
                 raise InputError(f"{bag.path}: topic '{name}': {package} is not installed; leave it out") from None
+            found.left_out[name] = f"{package} is not installed"
     return found
 
 
@@ -103,7 +123,10 @@ class Companions:
     """Publishers of /clock and of the topics beside the clouds."""
 
     def __init__(self, node: Any, types: Mapping[str, type], clock: bool) -> None:
-        self._others = {name: node.create_publisher(kind, name, 10) for name, kind in types.items()}
+        self._others = {
+            name: node.create_publisher(kind, name, 10, qos_overriding_options=overridable())
+            for name, kind in types.items()
+        }
         self._clock = node.create_publisher(Clock, "/clock", 10) if clock else None
         self.published = 0
 

@@ -19,13 +19,17 @@ ARGUMENTS = [
     {"name": "teacher", "default": "", "description": "shipped model or model directory; empty: as in params_file"},
     {"name": "out", "default": "", "description": "run folder; empty: as in params_file"},
     {"name": "minutes", "default": "", "description": "length of the training; empty: as in params_file"},
-    {"name": "autostart", "default": "false", "description": "train without ~/start once the data is complete"},
+    {
+        "name": "autostart",
+        "default": "",
+        "description": "train without ~/start once the data is complete; empty: as in params_file",
+    },
     {
         "name": "params_file",
         "default": PathJoinSubstitution([SHARE, "config", "distill.yaml"]),
         "description": "ROS parameter file of distill_trainer",
     },
-    {"name": "use_sim_time", "default": "false", "description": "take the time from /clock"},
+    {"name": "use_sim_time", "default": "", "description": "take the time from /clock; empty: as in params_file"},
     {"name": "namespace", "default": "", "description": "namespace of the node"},
 ]
 
@@ -33,14 +37,12 @@ ARGUMENTS = [
 def distill_trainer(context):
     """The node; only arguments that were given override the parameter file."""
     value = {item["name"]: LaunchConfiguration(item["name"]).perform(context) for item in ARGUMENTS}
-    overrides = {"use_sim_time": value["use_sim_time"].lower() in ("true", "1")}
+    overrides = {name: value[name].lower() in ("true", "1") for name in ("use_sim_time", "autostart") if value[name]}
     for name in ("data", "config", "teacher", "out"):
         if value[name]:
             overrides[name] = ParameterValue(value[name], value_type=str)  # a folder may be called 2026
     if value["minutes"]:
         overrides["minutes"] = float(value["minutes"])
-    if value["autostart"].lower() in ("true", "1"):
-        overrides["autostart"] = True
     return [
         Node(
             package="foundry_ros",

@@ -32,7 +32,11 @@ ARGUMENTS = [
     {"name": "duration", "default": "", "description": "s of the bag to play; empty: all"},
     {"name": "loop", "default": "", "description": "times to play; empty: once"},
     {"name": "also", "default": "", "description": "topics to publish too, separated by commas, or all"},
-    {"name": "clock", "default": "false", "description": "publish /clock; perception_node takes its time from it"},
+    {
+        "name": "clock",
+        "default": "",
+        "description": "publish /clock; perception_node takes its time from it; empty: as in the parameter files",
+    },
     {"name": "report", "default": "", "description": "JSON file for the figures"},
     {"name": "plot", "default": "", "description": ".png file for latencies and drops over time"},
     {"name": "results", "default": "", "description": ".npz file for every frame's objects and parts"},
@@ -49,9 +53,10 @@ ARGUMENTS = [
         "description": "ROS parameter file of perception_node",
     },
     {"name": "rviz", "default": "false", "description": "start RViz with this package's view"},
+    {"name": "frame", "default": "lidar", "description": "frame that RViz shows: the clouds' own, or target_frame"},
     {"name": "namespace", "default": "", "description": "namespace of both nodes and of the topic between them"},
 ]
-PASSED_ON = ("model", "budget", "params_file", "rviz", "namespace")
+PASSED_ON = ("model", "budget", "params_file", "rviz", "frame", "namespace")
 NUMBERS = {"rate": float, "start": float, "duration": float, "loop": int}
 TEXTS = ("bag", "topic", "also", "report", "plot", "results")
 
@@ -69,8 +74,8 @@ def overrides(context):
     given |= {name: ParameterValue(value[name], value_type=str) for name in TEXTS if value[name]}
     if on["fast"]:
         given |= {"rate": 0.0, "in_flight": 2}
-    if on["clock"]:
-        given["clock"] = True
+    if value["clock"]:
+        given["clock"] = on["clock"]
     return given
 
 

@@ -21,7 +21,7 @@ FRAMES, START_NS = 12, 1_700_000_000_000_000_000
 #: of the report of a replay
 KEYS = {
     "frames_sent", "frames_processed", "frames_dropped", "latency_ms", "phases_ms", "objects_per_frame", "model",
-    "budget", "rate", "counts", "frames_per_s", "timeline",
+    "budget", "rate", "counts", "frames_per_s", "timeline", "left_out",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def properties(precision: Precision, threads: int) -> dict[str, int | str]:
 
 class OpenVinoSession(Session):
     """A graph in OpenVINO. Shapes are fixed before it is compiled, which makes it faster: one compiled graph for each
-    set of outputs and each budget, run row by row."""
+    set of outputs and each budget, run row by row; several threads may ask, their rows take turns."""
 
     runtime: Runtime = "openvino"
 
@@ -90,6 +91,7 @@ class OpenVinoSession(Session):
         if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise InputError("bf16: this CPU has no bfloat16 instructions; take fp32 or int8")
         self._compiled: dict[tuple[tuple[str, ...], int | None], openvino.InferRequest] = {}
+        self._one_at_a_time = threading.Lock()  # a request holds one answer: it serves one thread until that is copied
         model = self._read()
         kinds = {"f32": "float32", "i64": "int64"}
         ports = {port.get_any_name(): port for port in (*model.inputs, *model.outputs)}
@@ -131,11 +133,14 @@ class OpenVinoSession(Session):
         self, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None, budget: int | None = None
     ) -> dict[str, np.ndarray]:
         chosen, budget = self._choose(outputs, budget)
-        request = self._compiled.get((chosen, budget)) or self._compile(chosen, budget)
+        with self._one_at_a_time:
+            request = self._compiled.get((chosen, budget)) or self._compile(chosen, budget)
         names = [port.get_any_name() for port in request.model_inputs]
         columns: dict[str, list[np.ndarray]] = {name: [] for name in chosen}
         for row in range(len(inputs["centers"])):
-            request.infer({name: np.ascontiguousarray(inputs[name][row : row + 1]) for name in names})
-            for name in chosen:
-                columns[name].append(request.get_tensor(name).data.copy())
+            given = {name: np.ascontiguousarray(inputs[name][row : row + 1]) for name in names}
+            with self._one_at_a_time:  # for a row only, so that a large batch does not hold up a frame
+                request.infer(given)
+                for name in chosen:
+                    columns[name].append(request.get_tensor(name).data.copy())
         return {name: np.concatenate(values) for name, values in columns.items()}

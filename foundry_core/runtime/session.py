@@ -139,7 +139,7 @@ class Session(ABC):
     def run(
         self, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None, budget: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Answers for a batch.
+        """Answers for a batch; several threads may ask at the same time.
 
         Args:
             inputs: arrays by name; those that the outputs do not need may be absent.

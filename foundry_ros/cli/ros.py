@@ -29,7 +29,8 @@ def _settings(params: Path | None, perception: dict[str, Any], replay: dict[str,
     from foundry_ros import parameters
 
     settings = parameters.read_parameters(params) if params else {n: s() for n, s in parameters.NODES.items()}
-    values = {name: parameters.flatten(node) for name, node in settings.items()}
+    ros = parameters.read_ros_parameters(params) if params else dict.fromkeys(parameters.NODES, {})
+    values = {name: parameters.flatten(node) | ros[name] for name, node in settings.items()}
     values["perception_node"].update({key: value for key, value in perception.items() if value is not None})
     values["bag_replay"].update({key: value for key, value in replay.items() if value is not None})
     for name, schema in parameters.NODES.items():
@@ -159,6 +160,10 @@ def _print(report: dict[str, Any]) -> None:
         ("objects per frame", f"{report['objects_per_frame']:.1f}" if report["objects_per_frame"] is not None else "-"),
         ("looked at", _looked_at(report["counts"])),
     ]
+    if late := report["counts"]["unexpected"]:
+        rows.append(("not asked for", f"{late} answers: late ones, or to clouds of another publisher"))
+    for topic, reason in report["left_out"].items():
+        rows.append(("not played", f"{topic}: {reason}"))
     for row in rows:
         table.add_row(*row)
     console.print(table)

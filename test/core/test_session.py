@@ -3,6 +3,10 @@
 
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -42,6 +46,68 @@ def test_answers_have_the_known_values_at_every_budget(tiny_model, inputs, runti
         np.testing.assert_allclose(answers["supertokens"], tokens[:, : budget or SUPERTOKENS], atol=1e-6)
         assert answers["class_logits"].shape == (3, len(CLASSES))
         assert answers["part_logits"].shape == (3, PREPROCESSING.points, len(PARTS))
+
+
+def answers_of_two_threads(session, inputs, rounds: int) -> None:
+    """Two threads ask at the same time, each for the answers to its own batches; none may be the other's."""
+    batches = [{name: value + 3 * number for name, value in inputs.items()} for number in range(2)]
+    alone = [session.run(batch, ["tokens"], 2)["tokens"] for batch in batches]
+    begin = threading.Barrier(2)
+
+    def ask(number: int) -> bool:
+        begin.wait(10)
+        found = [session.run(batches[number], ["tokens"], 2)["tokens"] for _ in range(rounds)]
+        return all(np.array_equal(tokens, alone[number]) for tokens in found)
+
+    with ThreadPoolExecutor(2) as threads:
+        assert all(threads.map(ask, range(2))), "a thread got the other's answers"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_get_their_own_answers(tiny_model, inputs, runtime):
+    bare = {name: inputs[name] for name in ("centers", "neighborhoods")}
+    answers_of_two_threads(open_session(tiny_model, runtime), bare, rounds=200)
+
+
+class SlowRequest:
+    """An OpenVINO request whose answer is to be fetched a little later than it is there."""
+
+    def __init__(self, model) -> None:
+        self.model_inputs, self._tensors = model.inputs, {}
+
+    def infer(self, inputs) -> None:
+        self._tensors = {"tokens": SimpleNamespace(data=inputs["centers"].copy())}
+        time.sleep(1e-3)
+
+    def get_tensor(self, name):
+        return self._tensors[name]
+
+
+def test_an_openvino_request_serves_one_thread_at_a_time(tiny_model, inputs, monkeypatch):
+    """The plugin's side is made up, so that the session's is tested where OpenVINO is not installed too."""
+
+    def port(name, kind, shape):
+        size = [SimpleNamespace(is_static=isinstance(n, int), get_length=lambda n=n: n) for n in shape]
+        element = SimpleNamespace(get_type_name=lambda: kind)
+        return SimpleNamespace(
+            get_any_name=lambda: name, get_element_type=lambda: element, get_partial_shape=lambda: size
+        )
+
+    def read_model(path):
+        ports = {name: port(name, *size) for name, size in GraphFile(path).signature.items()}
+        names = ("centers", "neighborhoods")
+        return SimpleNamespace(
+            inputs=[ports[name] for name in names], outputs=[ports["tokens"]], reshape=lambda shapes: None
+        )
+
+    def compile_model(model, device, properties):
+        return SimpleNamespace(create_infer_request=lambda: SlowRequest(model))
+
+    core = SimpleNamespace(read_model=read_model, compile_model=compile_model)
+    monkeypatch.setattr(openvino_session, "openvino", SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr(openvino_session, "cut", lambda *_: None)
+    session = openvino_session.OpenVinoSession(tiny_model)
+    answers_of_two_threads(session, {name: inputs[name] for name in ("centers", "neighborhoods")}, rounds=10)
 
 
 def test_the_file_is_not_kept_beside_the_compiled_graph(tiny_model):

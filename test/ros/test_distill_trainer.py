@@ -17,10 +17,12 @@ from observer import stopped, wait_for
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("torch", reason="training needs torch")
 
+import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
+from rclpy.qos import QoSReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from street_scene import street
@@ -30,7 +32,7 @@ from foundry_core.data.bag_writer import write_bag
 from foundry_core.data.bags import POINT_CLOUD, message_class, typestore
 from foundry_core.data.shapes import load_shapes
 from foundry_core.models.registry import load_model
-from foundry_ros import messages
+from foundry_ros import distill_trainer, messages
 from foundry_ros.processes import local_environment
 
 
@@ -137,10 +139,13 @@ def test_collect_train_stop_resume_and_save(ros, settings, tmp_path):
     assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
 
 
-def test_diagnostics_do_not_wait_for_a_clock_that_stands_still(ros, settings):
+def test_diagnostics_do_not_wait_for_a_clock_that_stands_still_and_the_inputs_qos_is_the_users(ros, settings):
     trainer = Trainer(ros)
-    with ros.start("distill_trainer", settings | {"use_sim_time": True}) as process:
+    settings |= {"use_sim_time": True, "qos_overrides./points.subscription.reliability": "reliable"}
+    with ros.start("distill_trainer", settings, {"~/input": "/points"}) as process:
         wait_for(lambda: len(trainer.collected) >= 3, PATIENCE, "diagnostics")
+        (subscription,) = ros.node.get_subscriptions_info_by_topic("/points")
+        assert subscription.qos_profile.reliability == QoSReliabilityPolicy.RELIABLE
         assert trainer.figures()["state"] == "collecting"
         assert process.stop(PATIENCE) == 0
 
@@ -201,6 +206,29 @@ def test_a_training_that_fails_says_why(ros, settings, tmp_path, teacher):
         assert status.level == b"\x02" and "exit code 2" in status.message and "not finite" in status.message
 
 
+def test_a_failure_of_writing_segments_ends_when_they_are_written(ros, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(distill_trainer, "SAVE_PERIOD", -1.0)
+    started, run = [], tmp_path / "run"
+    settings |= {"max_segments": 2, "autostart": True}
+    overrides = [rclpy.Parameter(name, value=value) for name, value in settings.items()]
+    node = distill_trainer.DistillTrainer(context=ros.context, parameter_overrides=overrides)
+    monkeypatch.setattr(node.training, "start", lambda *_: started.append(1) or 1)
+    try:
+        node._on_timer()
+        assert node.state() == "collecting"
+        run.write_text("in the way")
+        node._on_sweep(sweep(0))
+        for _ in range(2):
+            node._on_timer()
+            assert node.state() == "failed" and "run" in node._status().text and not started
+        run.unlink()
+        node._on_timer()
+        assert (run / "segments.npz").is_file() and started, "it waited for this"
+        assert node.state() == "ready"  # listening no longer; what stands for the training does not run
+    finally:
+        node.close()
+
+
 def run_to_end(domain: int, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "foundry_ros.distill_trainer", "--ros-args", "--disable-external-lib-logs"]
     return subprocess.run(
@@ -218,6 +246,7 @@ def run_to_end(domain: int, *arguments: str) -> subprocess.CompletedProcess:
         ({"teacher": "nobody"}, "nobody: neither a shipped model"),
         ({"data": "/nothing.npz"}, "/nothing.npz: no such file"),
         ({"data": "/nothing"}, "/nothing: no such bag"),
+        ({"out": "/dev/null"}, "/dev/null/segments.npz: cannot be written"),
     ],
 )
 def test_bad_parameters_end_the_node_with_one_line(ros, settings, changes, complaint):

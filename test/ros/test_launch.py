@@ -25,7 +25,6 @@ MODULES = {
         "DeclareLaunchArgument", "EmitEvent", "IncludeLaunchDescription", "OpaqueFunction", "RegisterEventHandler",
         "SetEnvironmentVariable",
     ],
-    "launch.conditions": ["IfCondition"],
     "launch.event_handlers": ["OnProcessExit"],
     "launch.events": ["Shutdown"],
     "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
@@ -144,26 +143,36 @@ def test_files_executables_and_parameters_exist(path, launch_modules):
                 assert set(group) <= known
 
 
+def overrides(file: str, executable: str, **given) -> dict:
+    """Parameters that a launch file sets beside the parameter file's; texts must be said to be texts."""
+    module = load(share_directory() / "launch" / file)
+    node = next(item for item in actions(module, **given) if item.kwargs.get("executable") == executable)
+    found = {}
+    for name, value in node.kwargs["parameters"][-1].items():
+        assert not isinstance(value, str), f"{name}: launch_ros would read '2026' as a number"
+        if isinstance(value, Recorded):
+            assert value.kind == "ParameterValue" and value.kwargs == {"value_type": str}
+            value = value.args[0]
+        found[name] = value
+    return found
+
+
 def test_given_arguments_override_the_file_and_others_do_not(launch_modules):
-    module = load(share_directory() / "launch" / "perception.launch.py")
-
-    def overrides(**given):
-        node = next(item for item in actions(module, **given) if item.kwargs.get("executable") == "perception_node")
-        return node.kwargs["parameters"][-1]
-
-    assert overrides() == {"use_sim_time": False}
-    assert overrides(model="mine", budget="4", use_sim_time="true") == {
-        "use_sim_time": True, "model": "mine", "budget": 4,
-    }  # fmt: skip
+    perception = "perception.launch.py", "perception_node"
+    assert overrides(*perception) == {}
+    given = overrides(*perception, model="2026", budget="4", use_sim_time="true")
+    assert given == {"use_sim_time": True, "model": "2026", "budget": 4}
+    assert overrides(*perception, use_sim_time="false") == {"use_sim_time": False}
+    distill = "distill.launch.py", "distill_trainer"
+    assert overrides(*distill) == {}
+    given = {"data": "d", "config": "c", "teacher": "t", "out": "2026"}
+    booleans = {"use_sim_time": True, "autostart": False}
+    texts = {name: str(value).lower() for name, value in booleans.items()}
+    assert overrides(*distill, **given, **texts, minutes="5") == {**given, **booleans, "minutes": 5.0}
 
 
 def replay_overrides(**given) -> dict:
-    module = load(share_directory() / "launch" / "replay.launch.py")
-    node = next(item for item in actions(module, **given) if item.kwargs.get("executable") == "bag_replay")
-    return {
-        name: value.args[0] if isinstance(value, Recorded) else value
-        for name, value in node.kwargs["parameters"][-1].items()
-    }
+    return overrides("replay.launch.py", "bag_replay", **given)
 
 
 def test_every_option_of_a_replay_is_an_argument(launch_modules):
@@ -175,6 +184,7 @@ def test_every_option_of_a_replay_is_an_argument(launch_modules):
     assert replay_overrides(**given) == {
         **given, "rate": 2.0, "start": 1.5, "duration": 3.0, "loop": 4, "clock": True,
     }  # fmt: skip
+    assert replay_overrides(bag="b", clock="false") == {"bag": "b", "clock": False}
     assert replay_overrides(bag="b", fast="true") == {"bag": "b", "rate": 0.0, "in_flight": 2}
     with pytest.raises(ValueError, match="leave rate out"):
         replay_overrides(bag="b", fast="true", rate="1.0")
@@ -223,7 +233,41 @@ def test_a_profile_of_the_user_is_respected(launch_modules, monkeypatch):
     assert not any(item.kind == "SetEnvironmentVariable" for item in actions(module))
 
 
-def test_rviz_shows_the_topics_of_the_node():
+@pytest.mark.parametrize(
+    ("given", "cloud", "node"),
+    [
+        ({}, "/points", "/perception_node"),
+        ({"input": "/lidar/points"}, "/lidar/points", "/perception_node"),
+        ({"input": "/lidar/points", "namespace": "robot"}, "/lidar/points", "/robot/perception_node"),
+        ({"input": "points", "namespace": "robot"}, "/robot/points", "/robot/perception_node"),
+    ],
+)
+def test_rviz_shows_the_topics_of_the_node(launch_modules, given, cloud, node):
     view = yaml.safe_load((share_directory() / "config" / "foundry.rviz").read_text(encoding="utf-8"))
     topics = {item["Topic"]["Value"] for item in view["Visualization Manager"]["Displays"] if "Topic" in item}
-    assert topics == {"/points", "/perception_node/parts", "/perception_node/markers"}
+    module = load(share_directory() / "launch" / "perception.launch.py")
+    rviz = next(item for item in actions(module, rviz="true", **given) if item.kwargs.get("executable") == "rviz2")
+    rules = dict(rviz.kwargs["remappings"])
+    namespace = rviz.kwargs["namespace"]
+
+    def resolved(topic: str) -> str:
+        target = rules.get(topic, topic)
+        return target if target.startswith("/") else "/" + "/".join(filter(None, (namespace, target)))
+
+    assert {resolved(topic) for topic in topics} == {cloud, f"{node}/parts", f"{node}/markers"}
+    assert set(rules) <= topics
+
+
+def test_rviz_is_started_only_where_it_is_wanted_with_the_frame_and_the_time_of_the_node(launch_modules):
+    module = load(share_directory() / "launch" / "perception.launch.py")
+
+    def rviz(**given):
+        return [item for item in actions(module, **given) if item.kwargs.get("executable") == "rviz2"]
+
+    assert not rviz() and not rviz(rviz="false")
+    (view,) = rviz(rviz="true", frame="base_link", use_sim_time="true")
+    assert view.kwargs["parameters"] == [{"use_sim_time": True}]
+    assert view.kwargs["arguments"][2:] == ["-f", "base_link"]
+    fixed = yaml.safe_load((share_directory() / "config" / "foundry.rviz").read_text(encoding="utf-8"))
+    assert defaults(module)["frame"] == fixed["Visualization Manager"]["Global Options"]["Fixed Frame"]
+    assert rviz(rviz="true")[0].kwargs["parameters"] == [{}]

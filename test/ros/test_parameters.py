@@ -55,6 +55,20 @@ def test_unknown_and_bad_parameters_are_named(values, complaint):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["points", "/lidar/points", "~/points", "a1/_b"])
+def test_names_that_ros_takes(name):
+    settings = parameters.from_dotted(ReplayParameters, {"output": name, "node": name}, "here")
+    assert settings.output == settings.node == name
+
+
+@pytest.mark.parametrize("name", ["a b", "/x/", "/", "x//y", "1a", "a/1", "~", "é", "a\n", "a" * 300, ""])
+@pytest.mark.parametrize("key", ["output", "node"])
+def test_names_that_ros_does_not_take_are_refused(key, name):
+    with pytest.raises(InputError, match=f"here: {key}: ") as caught:
+        parameters.from_dotted(ReplayParameters, {key: name}, "here")
+    assert "\n" not in str(caught.value)
+
+
 def test_documented_parameters_are_the_schemas():
     import node_tables
 
@@ -109,6 +123,25 @@ def test_nested_and_dotted_and_wildcard_sections(tmp_path):
     group, key = first.name.split(".", 1)
     for form in ({first.name: first.default}, {group: {key: first.default}}):
         parameters.read_parameters(write(tmp_path / "p.yaml", {"perception_node": {"ros__parameters": form}}))
+
+
+def test_parameters_of_ros_itself_are_read_for_each_node(tmp_path):
+    qos = {"/lidar/points": {"subscription": {"reliability": "reliable", "depth": 2}}}
+    content = {
+        "/**": {"ros__parameters": {"use_sim_time": True}},
+        "perception_node": {"ros__parameters": {"threads": 2, "qos_overrides": qos}},
+        "distill_trainer": {"ros__parameters": {"use_sim_time": False}},
+    }
+    prefix = "qos_overrides./lidar/points.subscription"
+    assert parameters.read_ros_parameters(write(tmp_path / "p.yaml", content)) == {
+        "perception_node": {"use_sim_time": True, f"{prefix}.reliability": "reliable", f"{prefix}.depth": 2},
+        "bag_replay": {"use_sim_time": True},
+        "distill_trainer": {"use_sim_time": False},
+    }
+    for name, value in (("use_sim_time", "maybe"), ("use_sim_time", None), (f"{prefix}.depth", [1])):
+        content = {"perception_node": {"ros__parameters": {name: value}}}
+        with pytest.raises(InputError, match=f"p.yaml: {name}: must be"):
+            parameters.read_ros_parameters(write(tmp_path / "p.yaml", content))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
@@ -80,11 +82,30 @@ def test_nothing_to_play_is_said(bag_path):
 
 
 def test_topics_beside_the_clouds(bag_path):
+    def found(also: str, output: str = "/points", node: str = "/perception_node"):
+        return beside(bag, also, "/a", output, node)
+
     with open_bag(bag_path) as bag:
-        assert beside(bag, "", "/a") == {}
-        assert beside(bag, "all", "/a") == beside(bag, "/b", "/a") == {"/b": String}
+        assert found("") == ({}, {})
+        assert found("all") == found("/b") == found("/a, /b") == ({"/b": String}, {})
+        for also in ("all", "/b"):  # nobody else may publish it
+            types, left_out = found(also, output="/b")
+            assert types == {} and list(left_out) == ["/b"]
         with pytest.raises(InputError, match="no topic '/c'; it has /a, /b"):
-            beside(bag, "/b, /c", "/a")
+            found("/b, /c")
+
+
+def test_what_the_replay_or_the_node_publishes_is_left_out_and_so_are_types_that_are_not_there():
+    own = ["/points", "/robot/eyes/objects", "/clock", "/diagnostics", "/parameter_events", "/rosout"]
+    others = ["/lidar/points", "/points_2", "/robot/eyes_2/objects"]
+    topics = {name: SimpleNamespace(type=TEXT) for name in (*own, *others)}
+    topics["/strange"] = SimpleNamespace(type="nowhere_msgs/msg/Strange")
+    bag = SimpleNamespace(path="bag", topics=topics)
+    types, left_out = beside(bag, "all", "/lidar/points", "/points", "/robot/eyes")
+    assert list(types) == ["/points_2", "/robot/eyes_2/objects"]
+    assert list(left_out) == [*own, "/strange"] and left_out["/strange"] == "nowhere_msgs is not installed"
+    with pytest.raises(InputError, match="'/strange': nowhere_msgs is not installed"):
+        beside(bag, "/strange", "/lidar/points", "/points", "/robot/eyes")
 
 
 def test_an_overtaken_frame_is_not_waited_for():

@@ -14,6 +14,8 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 from street_bag import FRAMES, KEYS, START_NS, foundry, write_street_bag
 from street_scene import BOX, POLE, street
 
+from foundry_core.data.bag_writer import write_bag
+from foundry_core.data.bags import POINT_CLOUD, open_bag
 from foundry_core.records import read_labels, read_results
 
 
@@ -79,7 +81,7 @@ def test_throughput_in_loops_with_the_clock_and_a_plot(street_bag, model, tmp_pa
     counts = report["counts"]
     assert counts["sent"] == sent == counts["received"] + counts["lost_on_the_way"]
     assert counts["received"] == counts["processed"] + counts["dropped"] + counts["rejected"] + counts["skipped"]
-    assert counts["processed"] == report["frames_processed"] + counts["answers_lost"] > 0
+    assert counts["processed"] == report["frames_processed"] + counts["answers_lost"] + counts["unexpected"] > 0
     assert counts["objects"] > 0 == counts["objects_without_time"], "who waits for answers hurries nobody"
     assert report["frames_per_s"] > 0 and plot.read_bytes()[:4] == b"\x89PNG"
 
@@ -104,6 +106,22 @@ def test_the_node_draws_itself_and_refuses_files_that_it_cannot_write(street_bag
                 player.check()
 
 
+def test_a_recording_of_the_node_itself_is_played_without_what_the_node_publishes(street_bag, model, tmp_path):
+    bag_path, report_file = tmp_path / "bag", tmp_path / "report.json"
+    with open_bag(street_bag) as clouds, write_bag(bag_path) as bag:
+        for topic in ("/lidar/points", "/points", "/perception_node/objects"):
+            bag.add_topic(topic, POINT_CLOUD)
+            for _, stamp_ns, data in clouds.messages(["/lidar/points"]):
+                bag.write(topic, stamp_ns, data)
+    options = ("--topic", "/lidar/points", "--also", "all", "--duration", 0.35)
+    ended = foundry("replay", bag_path, "--model", model, "--json", report_file, *options)
+    assert ended.returncode == 0, ended.stderr
+    report = json.loads(report_file.read_text())
+    assert sorted(report["left_out"]) == ["/perception_node/objects", "/points"] and "not played" in ended.stdout
+    counts = report["counts"]
+    assert counts["received"] == counts["sent"] == 4 and counts["lost_on_the_way"] == counts["unexpected"] == 0
+
+
 @pytest.mark.parametrize("rate", [1.0, 4.0])
 def test_timing_of_the_recording(street_bag, model, tmp_path, rate):
     report_file, results = tmp_path / "report.json", tmp_path / "r.npz"
@@ -116,7 +134,7 @@ def test_timing_of_the_recording(street_bag, model, tmp_path, rate):
     counts = report["counts"]
     assert counts["sent"] == FRAMES == counts["received"] + counts["lost_on_the_way"]
     assert counts["received"] == counts["processed"] + counts["dropped"] + counts["rejected"] + counts["skipped"]
-    assert counts["processed"] == report["frames_processed"] + counts["answers_lost"]
+    assert counts["processed"] == report["frames_processed"] + counts["answers_lost"] + counts["unexpected"]
     stamps = [frame.stamp_ns for frame in read_results(results)]
     assert len(stamps) == report["frames_processed"] and stamps == sorted(set(stamps))
 

@@ -16,17 +16,29 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 from observer import stopped
 from street_bag import ROOT, children, command, environment, foundry
 
+PARAMETERS = """
+/**:
+  ros__parameters:
+    use_sim_time: true
+perception_node:
+  ros__parameters:
+    qos_overrides./street.subscription.reliability: reliable
+"""
 
-def test_up_runs_until_ctrl_c(model):
+
+def test_up_runs_until_ctrl_c_with_the_parameters_that_ros_gives_to_every_node(model, tmp_path):
     import rclpy
     from lifecycle_msgs.srv import GetState
+    from rclpy.qos import QoSReliabilityPolicy
     from sensor_msgs.msg import PointCloud2
 
     from foundry_ros.processes import Domain
 
+    params = tmp_path / "params.yaml"
+    params.write_text(PARAMETERS)
     with Domain() as domain:
         env = {**environment(), "ROS_DOMAIN_ID": str(domain.number)}
-        up = command("up", "--model", model, "--input", "/street")
+        up = command("up", "--model", model, "--input", "/street", "--params", params)
         process = subprocess.Popen(up, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         nodes = children(process.pid, 1)
         context = rclpy.Context()
@@ -37,7 +49,9 @@ def test_up_runs_until_ctrl_c(model):
             deadline = time.monotonic() + 60
             while not node.count_subscribers("/street") and time.monotonic() < deadline:
                 time.sleep(0.1)
-            assert node.count_subscribers("/street") == 1
+            (subscription,) = node.get_subscriptions_info_by_topic("/street")
+            assert subscription.qos_profile.reliability == QoSReliabilityPolicy.RELIABLE
+            assert node.count_subscribers("/clock") == 1
             assert node.create_client(GetState, "/perception_node/get_state").wait_for_service(10)
         finally:
             node.destroy_node()
