@@ -55,6 +55,18 @@ def test_unknown_and_bad_parameters_are_named(values, complaint):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("schema", parameters.NODES.values())
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_every_number_of_every_node_is_finite(schema, value):
+    known = list(parameters.node_parameters(schema))
+    numbers = [item.name for item in known if isinstance(item.default, float)]
+    numbers += [item.name for item in known if item.default is None and not item.whole]
+    assert len(numbers) >= 4
+    for name in numbers:
+        with pytest.raises(InputError, match=f"here: {name}: .*finite"):
+            parameters.from_dotted(schema, {name: value}, "here")
+
+
 def test_documented_parameters_are_the_schemas():
     import node_tables
 
