@@ -39,7 +39,8 @@ class Pipeline:
         self.taught = taught or TaughtClasses(perceiver.card)
         self.tracker = Tracker(tracks) if tracks.enabled else None
         self._fusion = ClassFusion(tracks)
-        self._head: FewShotHead | None = None  # of the frame before
+        self._head: FewShotHead | None = None  # of the frame before, as is:
+        self._possible = perceiver.answers.possible
         self._last: tuple[Cloud, list[Object]] | None = None
 
     def clear(self) -> None:
@@ -86,9 +87,10 @@ class Pipeline:
 
     def _track(self, cloud: Cloud, segments: Sequence[Segment], motion: np.ndarray | None) -> Tracked | None:
         """The tracks of a cloud's segments; None when tracks are off."""
-        if self.taught.head is not self._head:  # other classes, or other thresholds: what was fused is of no use
-            self._fusion.clear()
-            self._head = self.taught.head
+        head, possible = self.taught.head, self.perceiver.answers.possible
+        if head is not self._head or not np.array_equal(possible, self._possible):
+            self._fusion.clear()  # other classes, or other thresholds: what was fused is of no use
+            self._head, self._possible = head, possible
         if self.tracker is None:
             return None
         center = np.array([segment.center for segment in segments]).reshape(-1, 3)
