@@ -44,12 +44,12 @@ class Teaching:
     classes are kept, but not recognised.
 
     Args:
-        settings: may be replaced at any time.
-        changed: called (in the node's executor, or in that thread) after every change of the taught classes.
+        node: its ``settings`` are asked whenever they are needed.
+        changed: called, in the node's executor, after every change of the taught classes.
     """
 
-    def __init__(self, node: Any, pipeline: Pipeline, settings: Any, changed: Callable[[], None]) -> None:
-        self._node, self._pipeline, self.settings, self._changed = node, pipeline, settings, changed
+    def __init__(self, node: Any, pipeline: Pipeline, changed: Callable[[], None]) -> None:
+        self._node, self._pipeline, self._changed = node, pipeline, changed
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
         self._warned = -WARNING_PERIOD
@@ -72,18 +72,15 @@ class Teaching:
         for service in self._services:
             self._node.destroy_service(service)
 
-    def _label(self) -> str:
-        return self._node.get_parameter("teach_label").value or ""
-
     def _on_click(self, message: PointStamped) -> None:
         self._counts["clicks"] += 1
         point = np.array([message.point.x, message.point.y, message.point.z])
         try:
-            label = self._label()
+            label = self._node.settings.teach_label
             if not label:
                 raise InputError("set the parameter teach_label to the name of the class first")
             with self._lock:
-                said = self._pipeline.teach(label, point, message.header.frame_id, self.settings.teach_tolerance)
+                said = self._pipeline.teach(label, point, message.header.frame_id, self._node.settings.teach_tolerance)
         except InputError as error:
             self._counts["clicks_refused"] += 1
             self._warn(f"click refused: {error}")
@@ -117,7 +114,7 @@ class Teaching:
             self._node.get_logger().info("taught classes are recognised from now on")
 
     def _on_save(self, request: Any, response: Any) -> Any:
-        path = self.settings.teach_file
+        path = self._node.settings.teach_file
         try:
             if not path:
                 raise InputError("teach_file: set this parameter to the file to write, at start")
@@ -131,7 +128,7 @@ class Teaching:
     def _on_forget(self, request: Any, response: Any) -> Any:
         try:
             with self._lock:
-                response.message = self._pipeline.taught.forget(self._label())
+                response.message = self._pipeline.taught.forget(self._node.settings.teach_label)
             response.success = True
             self._changed()
         except InputError as error:

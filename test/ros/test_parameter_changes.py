@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
@@ -10,6 +12,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
+from station import cloud
+from street_scene import street
 
 from foundry_ros import declared, parameters
 from foundry_ros.perception_node import PerceptionNode
@@ -45,6 +50,12 @@ def change(node: Node, **values) -> str:
     return "" if result.successful else result.reason or "refused"
 
 
+def frame(node: PerceptionNode, number: int) -> None:
+    """A cloud, as the worker answers it."""
+    node._process((serialize_message(cloud(street(number), number * 10**8)), time.perf_counter()))
+    assert node._statistics.values()[0]["rejected"] == 0
+
+
 @pytest.mark.parametrize(
     ("schema", "name", "value"),
     [
@@ -76,3 +87,43 @@ def test_a_perception_node_goes_on_when_its_parameters_are_unset(make):
     assert change(node, deadline_ms=80.0) == change(node, deadline_ms=None) == ""
     assert "max_batch" in change(node, max_batch=None)  # no default that is "not set"
     assert node.settings.deadline_ms is None and node.settings.max_batch == 4
+
+
+def test_what_the_worker_needs_waits_for_the_next_frame_and_for_no_later_one(make):
+    node = make()
+    node.trigger_configure()
+    node.trigger_activate()
+    assert change(node, classes="box", max_batch=2) == ""
+    assert node._perceiver.config.max_batch == 4  # a frame may be at work
+    frame(node, 1)
+    assert (node._perceiver.config.classes, node._perceiver.config.max_batch) == ("box", 2)
+    assert change(node, classes="pole") == ""
+    node.trigger_deactivate()
+    node.trigger_cleanup()  # no frame has taken pole over
+    assert change(node, classes="", threads=2) == ""
+    node.trigger_configure()
+    node.trigger_activate()
+    frame(node, 2)
+    assert node._perceiver.config == node.settings == declared.current(node, parameters.PerceptionParameters)
+    assert (node.settings.classes, node.settings.threads) == ("", 2)
+
+
+def test_the_period_of_diagnostics_changes_at_once_and_stays(make):
+    node = make(diagnostics_period=7.0)
+    period = lambda: node._diagnostics._timer.timer_period_ns * 1e-9  # noqa: E731
+    node.trigger_configure()
+    node.trigger_activate()
+    assert period() == 7.0 and change(node, diagnostics_period=5.0) == "" and period() == 5.0
+    node.trigger_deactivate()
+    node.trigger_activate()
+    assert period() == 5.0
+
+
+def test_limits_of_health_change_while_no_cloud_comes(make, monkeypatch):
+    node = make()
+    node.trigger_configure()
+    monkeypatch.setattr(node._outputs, "listeners", lambda: 1)
+    node.trigger_activate()
+    assert node._status().level == b"\0" and change(node, health__stale_s=1e-6) == ""
+    assert node._status().level == b"\1" and change(node, health__lost_s=1e-6) == ""
+    assert node._status().level == b"\2"
