@@ -74,6 +74,13 @@ def test_documented_parameters_are_the_schemas():
     assert node_tables.filled(text) == text, "run: PYTHONPATH=.:test python -m node_tables"
 
 
+def test_the_lists_of_when_parameters_act_name_parameters_and_do_not_overlap():
+    names = [item.name for item in parameters.node_parameters(PerceptionParameters)]
+    for start in (*parameters.AT_CONFIGURATION, *parameters.AT_ONCE):
+        assert any(name.startswith(start) for name in names), start
+    assert all(parameters.changes_at_run_time(name) for name in names if name.startswith(parameters.AT_ONCE))
+
+
 def test_descriptors_have_the_bounds_of_the_schema():
     descriptors = pytest.importorskip("foundry_ros.declared", reason="rclpy is not installed")
     for node, schema in parameters.NODES.items():
