@@ -178,8 +178,9 @@ class PerceptionNode(LifecycleNode):
             return response
 
     def close(self) -> None:
-        """End the worker and destroy the node."""
+        """End the threads and destroy the node."""
         self._stop()
+        self._release()
         self.destroy_node()
 
     def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:

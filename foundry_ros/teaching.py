@@ -37,11 +37,15 @@ def open_taught(perceiver: Perceiver, teach_file: str) -> TaughtClasses:
     return TaughtClasses(perceiver.card)
 
 
+class _Closed(Exception):
+    """The node is cleaned up: nobody needs to know what ordinary objects look like."""
+
+
 class Teaching:
     """Subscription and services of a configured node.
 
     What ordinary objects look like is computed in a thread of its own when the first exemplar comes; until then taught
-    classes are kept, but not recognised.
+    classes are kept, but not recognised. The thread ends with :meth:`close`.
 
     Args:
         node: its ``settings`` are asked whenever they are needed.
@@ -52,6 +56,7 @@ class Teaching:
         self._node, self._pipeline, self._changed = node, pipeline, changed
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
+        self._closing = threading.Event()
         self._warned = -WARNING_PERIOD
         self._counts = {"clicks": 0, "clicks_refused": 0}
         self._subscription = node.create_subscription(PointStamped, CLICKS, self._on_click, 10)
@@ -67,7 +72,10 @@ class Teaching:
         return dict(self._counts)
 
     def close(self) -> None:
-        """Take the subscription and the services away."""
+        """Take the subscription and the services away, and wait for the thread, which ends within a second."""
+        self._closing.set()
+        if self._preparing is not None:
+            self._preparing.join()
         self._node.destroy_subscription(self._subscription)
         for service in self._services:
             self._node.destroy_service(service)
@@ -96,22 +104,28 @@ class Teaching:
             self._node.get_logger().warning(text)
 
     def _prepare(self) -> None:
-        if not self._pipeline.taught.ready and self._preparing is None:
+        at_work = self._preparing is not None and self._preparing.is_alive()
+        if not self._pipeline.taught.ready and not at_work:
             self._preparing = threading.Thread(target=self._learn_ordinary, name="ordinary objects", daemon=True)
             self._preparing.start()
 
     def _learn_ordinary(self) -> None:
         try:
-            ordinary = ordinary_objects(self._pipeline.perceiver)
+            ordinary = ordinary_objects(self._pipeline.perceiver, between=self._go_on)
             with self._lock:
                 self._pipeline.taught.set_ordinary(ordinary)
+        except _Closed:
+            return
         except Exception as error:  # the thread has nobody to raise to
-            self._preparing = None
             if self._node.context.ok():
                 self._node.get_logger().error(f"taught classes are not recognised: {error}")
             return
         if self._node.context.ok():
             self._node.get_logger().info("taught classes are recognised from now on")
+
+    def _go_on(self) -> None:
+        if self._closing.is_set():
+            raise _Closed
 
     def _on_save(self, request: Any, response: Any) -> Any:
         path = self._node.settings.teach_file

@@ -255,6 +255,20 @@ def test_ordinary_objects_are_the_models_own_classes_and_clutter(perceiver, ordi
         np.testing.assert_array_equal(column, again)
 
 
+def test_looking_at_ordinary_objects_ends_when_it_is_told_to(perceiver, monkeypatch):
+    asked, classify, looked_at = [], perceiver.classify, []
+
+    def enough() -> None:
+        asked.append(len(looked_at))
+        if len(asked) > 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(perceiver, "classify", lambda clouds: (looked_at.extend(clouds), classify(clouds))[1])
+    with pytest.raises(KeyboardInterrupt):
+        ordinary_objects(perceiver, per_class=6, between=enough)
+    assert asked == [0] * 6 + [6] * 3  # a class is looked at before the next one is made
+
+
 def disc(number: int) -> np.ndarray:
     """A flat round table top on nothing, 0.8 m above the ground: neither box nor pole."""
     rng = np.random.default_rng(number)

@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
-import rclpy
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
@@ -18,29 +17,6 @@ from street_scene import street
 
 from foundry_ros import declared, parameters
 from foundry_ros.perception_node import PerceptionNode
-
-
-@pytest.fixture
-def context(domain):
-    context = rclpy.Context()
-    rclpy.init(args=[], context=context, domain_id=domain)
-    yield context
-    context.try_shutdown()
-
-
-@pytest.fixture
-def make(context, tiny_model):
-    """Makes perception nodes with these parameters."""
-    made = []
-
-    def node(**values) -> PerceptionNode:
-        overrides = [Parameter(name, value=value) for name, value in {"model": str(tiny_model), **values}.items()]
-        made.append(PerceptionNode(context=context, parameter_overrides=overrides))
-        return made[-1]
-
-    yield node
-    for item in made:
-        item.close()
 
 
 def change(node: Node, **values) -> str:
