@@ -35,7 +35,7 @@ from foundry_ros.counters import NodeStatistics
 from foundry_ros.diagnostics import Diagnostics, Status
 from foundry_ros.frames import TargetFrame
 from foundry_ros.health import judge
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, autostart, reported, run
+from foundry_ros.node import SENSOR_QOS, RCLError, Warnings, autostart, reported, run
 from foundry_ros.outputs import Outputs, overridable
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
@@ -74,7 +74,7 @@ class PerceptionNode(LifecycleNode):
         self._worker: LatestWorker | None = None
         self._input_publishers = 0
         self._heard = 0.0  # s, monotonic: of the last cloud, or when listening began
-        self._warned: dict[str, float] = {}
+        self._warnings = Warnings(self)
         self._diagnostics = Diagnostics(self, "perception", self._status)
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
@@ -86,6 +86,7 @@ class PerceptionNode(LifecycleNode):
         perceiver = Perceiver(self.settings.model, self.settings, self.settings.budget)
         perceiver.warm_up()
         pipeline = Pipeline(perceiver, self.settings.tracks, open_taught(perceiver, self.settings.teach_file))
+        self._check(self.settings, pipeline)
         self._perceiver, self._pipeline = perceiver, pipeline
         heads = perceiver.card.heads
         self._classes = heads.objects.classes if heads.objects else []
@@ -192,11 +193,18 @@ class PerceptionNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=reason)
         try:
             settings = declared.current(self, parameters.PerceptionParameters, ours)
-            if self._perceiver is not None:
-                self._perceiver.check(settings, settings.budget)
+            if self._pipeline is not None:
+                self._check(settings, self._pipeline)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
+
+    @staticmethod
+    def _check(settings: parameters.PerceptionParameters, pipeline: Pipeline) -> None:
+        """Whether they fit the model that is loaded; InputError where not."""
+        pipeline.perceiver.check(settings, settings.budget)
+        if settings.teach_label:
+            pipeline.taught.check_label(settings.teach_label)
 
     def _on_parameters(self, changes: list[Any]) -> None:
         before, self.settings = self.settings, declared.current(self, parameters.PerceptionParameters)
@@ -267,10 +275,7 @@ class PerceptionNode(LifecycleNode):
     def _reject(self, reason: str, text: str) -> None:
         self._pace.answered(complete=True)
         self._statistics.reject(reason)
-        now = time.monotonic()
-        if now - self._warned.get(reason, -WARNING_PERIOD) >= WARNING_PERIOD:
-            self._warned[reason] = now
-            self.get_logger().warning(f"message rejected ({reason}): {text}")
+        self._warnings.warn(reason, f"message rejected ({reason}): {text}")
 
     def _status(self) -> Status | None:
         if self._worker is None:

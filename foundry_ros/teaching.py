@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from std_srvs.srv import Trigger
 from foundry_core.errors import InputError
 from foundry_core.files import remove_torn
 from foundry_core.runtime.perceiver import Perceiver
-from foundry_core.runtime.pipeline import Pipeline
+from foundry_core.runtime.pipeline import Pipeline, Refused
 from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
-from foundry_ros.node import WARNING_PERIOD
+from foundry_ros.node import Warnings
 
 CLICKS = "/clicked_point"
 
@@ -57,7 +56,7 @@ class Teaching:
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
         self._closing = threading.Event()
-        self._warned = -WARNING_PERIOD
+        self._warnings = Warnings(node)
         self._counts = {"clicks": 0, "clicks_refused": 0}
         self._subscription = node.create_subscription(PointStamped, CLICKS, self._on_click, 10)
         self._services = [
@@ -91,17 +90,12 @@ class Teaching:
                 said = self._pipeline.teach(label, point, message.header.frame_id, self._node.settings.teach_tolerance)
         except InputError as error:
             self._counts["clicks_refused"] += 1
-            self._warn(f"click refused: {error}")
+            reason = error.reason if isinstance(error, Refused) else "label"
+            self._warnings.warn(reason, f"click refused: {error}")
             return
         self._node.get_logger().info(said)
         self._prepare()
         self._changed()
-
-    def _warn(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._warned >= WARNING_PERIOD:
-            self._warned = now
-            self._node.get_logger().warning(text)
 
     def _prepare(self) -> None:
         at_work = self._preparing is not None and self._preparing.is_alive()

@@ -301,14 +301,15 @@ def test_clicks_that_are_refused(perceiver):
     with pytest.raises(InputError, match="no cloud"):
         pipeline.teach("cat", click, "lidar", 0.5)
     pipeline.perceive(scene(0))
-    for label, point, frame, complaint in (
-        ("cat", click, "map", "in frame 'map', the clouds are in 'lidar'"),
-        ("cat", click + 9, "lidar", "no object within 0.5 m"),
-        ("cat", click * np.nan, "lidar", "not finite"),
-        ("pole", click, "lidar", "has this class"),
+    for label, point, frame, complaint, reason in (
+        ("cat", click, "map", "in frame 'map', the clouds are in 'lidar'", "frame"),
+        ("cat", click + 9, "lidar", "no object within 0.5 m", "place"),
+        ("cat", click * np.nan, "lidar", "not finite", "point"),
+        ("pole", click, "lidar", "has this class", None),
     ):
-        with pytest.raises(InputError, match=complaint):
+        with pytest.raises(InputError, match=complaint) as refused:
             pipeline.teach(label, point, frame, 0.5)
+        assert getattr(refused.value, "reason", None) == reason
     assert len(pipeline.taught) == 0
     pipeline.teach("cat", click + [0.9, 0, 0], "lidar", 0.5)  # 0.3 m beside the box
     assert len(pipeline.taught) == 1

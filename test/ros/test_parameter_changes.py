@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
+from geometry_msgs.msg import Point, PointStamped
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.serialization import serialize_message
 from station import cloud
+from std_msgs.msg import Header
 from street_scene import street
 
 from foundry_ros import declared, parameters
@@ -103,3 +105,54 @@ def test_limits_of_health_change_while_no_cloud_comes(make, monkeypatch):
     assert node._status().level == b"\0" and change(node, health__stale_s=1e-6) == ""
     assert node._status().level == b"\1" and change(node, health__lost_s=1e-6) == ""
     assert node._status().level == b"\2"
+
+
+@pytest.mark.parametrize(
+    ("label", "complaint"),
+    [
+        ("pole", "label 'pole': tiny has this class; give a new name"),
+        ("other", "label 'other': tiny has this class"),
+        ("unknown", "label 'unknown': tiny has this class"),
+        ("fire\nhydrant", "printable"),
+        ("  ", "printable"),
+        ("x" * 65, "teach_label: "),
+    ],
+)
+def test_a_label_that_cannot_be_taught_is_refused_when_it_is_set(make, label, complaint):
+    node = make()
+    node.trigger_configure()
+    assert complaint in change(node, teach_label=label) and node.settings.teach_label == ""
+    assert change(node, teach_label="hydrant") == change(node, teach_label="") == ""
+
+
+def test_a_label_that_cannot_be_taught_fails_the_configuration_and_can_be_corrected(make):
+    node = make(teach_label="pole")
+    node.trigger_configure()
+    assert "label 'pole': tiny has this class" in node.failure
+    assert change(node, teach_label="hydrant", threads=2) == ""  # nothing is loaded
+    node.failure = ""
+    node.trigger_configure()
+    assert node.failure == "" and node._teaching is not None
+
+
+def test_every_reason_for_refusing_a_click_is_told_and_told_once(make, monkeypatch):
+    node = make()
+    node.trigger_configure()
+    node.trigger_activate()
+    told = []
+    monkeypatch.setattr(node.get_logger(), "warning", told.append)
+
+    def click(x: float = 1.0, frame: str = "lidar") -> None:
+        header, point = Header(frame_id=frame), Point(x=x, y=0.0, z=0.0)
+        node._teaching._on_click(PointStamped(header=header, point=point))
+
+    click()
+    assert change(node, teach_label="hydrant") == ""
+    click()
+    frame(node, 1)
+    for x in (90.0, 91.0):
+        click(frame="map")
+        click(x)
+    reasons = ("teach_label", "no cloud", "in frame 'map'", "no object within")
+    assert len(told) == len(reasons) and all(reason in text for reason, text in zip(reasons, told, strict=True))
+    assert node._teaching.figures() == {"clicks": 6, "clicks_refused": 6}
