@@ -86,9 +86,7 @@ def require_writable(path: str | Path | None, option: str) -> None:
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; give a file to {option}")
-        if (
-            path.exists() and not path.is_file()
-        ):  # a device or a pipe: the finished file is renamed, and would replace it
+        if path.exists() and not path.is_file():  # a device or a pipe, which the finished file would replace
             raise InputError(f"{path}: is no regular file; give a file to {option}")
         parent = path.absolute().parent
         while not parent.exists():

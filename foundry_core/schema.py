@@ -29,9 +29,9 @@ class _RepeatedKey(yaml.MarkedYAMLError):
 
 
 class Settings(BaseModel):
-    """Base of every configuration model: immutable, and closed to keys that it does not know."""
+    """Base of every configuration model: immutable, closed to keys that it does not know, with finite numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     #: removed key -> what to write instead; a file that still has the key is told so
     removed_keys: ClassVar[dict[str, str]] = {}

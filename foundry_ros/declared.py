@@ -48,7 +48,7 @@ def describe(parameter: NodeParameter, node: str) -> ParameterDescriptor:
 
 def declare(node: Any, schema: type[Settings]) -> None:
     """Declare the schema's parameters on an rclpy node that was made with
-    ``automatically_declare_parameters_from_overrides=True``.
+    ``automatically_declare_parameters_from_overrides=True``; an optional one that is unset later stays declared.
 
     Raises:
         InputError: the node was given a parameter that the schema does not have, or a bad value.
@@ -67,6 +67,15 @@ def declare(node: Any, schema: type[Settings]) -> None:
     for parameter in parameters.values():
         node.declare_parameter(parameter.name, parameter.default, describe(parameter, kind))
 
+    def keep_unset(changes: list[Any]) -> None:
+        """rclpy takes a parameter that is unset (`ros2 param delete`) away, and would refuse the next value."""
+        for change in changes:
+            if change.name in parameters and not node.has_parameter(change.name):
+                described = describe(parameters[change.name], kind)
+                node.declare_parameter(change.name, None, described, ignore_override=True)
+
+    node.add_post_set_parameters_callback(keep_unset)
+
 
 def _of_ros(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
@@ -80,7 +89,7 @@ def current(node: Any, schema: type[S], changes: Mapping[str, Any] | None = None
     """
     values: dict[str, Any] = {}
     for parameter in node_parameters(schema):
-        value = node.get_parameter(parameter.name).value
+        value = node.get_parameter_or(parameter.name).value  # one that was unset is not there for a moment
         if value is not None:
             values[parameter.name] = _of_ros(value)
     values.update(changes or {})

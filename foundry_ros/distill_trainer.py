@@ -36,7 +36,7 @@ from foundry_core.schema import load_settings
 from foundry_core.training.config import DistillConfig
 from foundry_ros import declared, parameters
 from foundry_ros.diagnostics import Diagnostics, Status
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, overridable, run, steady_timer
+from foundry_ros.node import SENSOR_QOS, Warnings, overridable, run, steady_timer
 from foundry_ros.saved import save_copy
 from foundry_ros.segment_cutter import SegmentCutter
 from foundry_ros.training_process import TrainingProcess
@@ -83,7 +83,7 @@ class DistillTrainer(Node):
             self.collection, settings.scene, settings.sweep_period, settings.hold_out, settings.nice
         )
         self._shapes = self._test_shapes = self._rejected = self._written = 0
-        self._last_save, self._last_warning = time.monotonic(), -WARNING_PERIOD
+        self._last_save, self._warnings = time.monotonic(), Warnings(self)
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
         self._autostart = settings.autostart
@@ -130,9 +130,8 @@ class DistillTrainer(Node):
             self._cutter.cut(message, time.monotonic_ns(), "~/input")
         except Exception as error:  # one bad sweep must not end the node
             self._rejected += 1
-            if time.monotonic() - self._last_warning >= WARNING_PERIOD and rclpy.ok():
-                self._last_warning = time.monotonic()
-                self.get_logger().warning(f"sweep rejected: {error}")
+            if rclpy.ok():
+                self._warnings.warn("sweep", f"sweep rejected: {error}")
 
     def _write_segments(self) -> None:
         accepted = self.collection.accepted

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,21 @@ def overridable() -> QoSOverridingOptions:
     They are written into the profile that the topic is made with: it must be that topic's own.
     """
     return QoSOverridingOptions.with_default_policies()
+
+
+class Warnings:
+    """A node's warnings: of each reason at most one in ``WARNING_PERIOD``; one thread warns."""
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._last: dict[str, float] = {}  # s, monotonic
+
+    def warn(self, reason: str, text: str) -> None:
+        """Log the text, unless this reason had its warning a moment ago."""
+        now = time.monotonic()
+        if now - self._last.get(reason, -WARNING_PERIOD) >= WARNING_PERIOD:
+            self._last[reason] = now
+            self._node.get_logger().warning(text)
 
 
 def steady_timer(node: Any, period: float, callback: Callable[[], None]) -> Timer:

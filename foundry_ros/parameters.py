@@ -28,10 +28,12 @@ from foundry_ros.health import HealthConfig
 ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")
 ROS_PREFIXES = ("qos_overrides.",)
 
-#: parameters of perception_node, or groups of them, that take effect at configuration; others at once
+#: parameters of perception_node, or groups of them, that take effect at configuration
 AT_CONFIGURATION = (
     "model", "runtime", "precision", "threads", "tracks.", "teach_file", "target_frame", "transform_timeout",
 )  # fmt: skip
+#: those that act when they are set; what is in neither list acts with the next frame
+AT_ONCE = ("diagnostics_period", "health.", "teach_label", "teach_tolerance")
 #: parameters that are read once, when a node starts
 READ_ONLY = {"perception_node": ("autostart",)}
 

@@ -35,7 +35,7 @@ from foundry_ros.counters import NodeStatistics
 from foundry_ros.diagnostics import Diagnostics, Status
 from foundry_ros.frames import TargetFrame
 from foundry_ros.health import judge
-from foundry_ros.node import SENSOR_QOS, WARNING_PERIOD, RCLError, autostart, reported, run
+from foundry_ros.node import SENSOR_QOS, RCLError, Warnings, autostart, reported, run
 from foundry_ros.outputs import Outputs, overridable
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
@@ -49,6 +49,9 @@ class PerceptionNode(LifecycleNode):
     dropped. Where that would happen often, clouds have a deadline (:class:`Pace`). Clouds arrive serialised and are
     read in the worker, so that no message can harm the executor.
 
+    Attributes:
+        settings: as the parameters are now. What the perceiver needs of them the worker takes over between two frames.
+
     Args:
         loaded: is called at the end of every configuration.
     """
@@ -57,7 +60,7 @@ class PerceptionNode(LifecycleNode):
         super().__init__("perception_node", automatically_declare_parameters_from_overrides=True, **options)
         self._loaded = loaded
         declared.declare(self, parameters.PerceptionParameters)
-        declared.current(self, parameters.PerceptionParameters)
+        self.settings = declared.current(self, parameters.PerceptionParameters)
         self.add_on_set_parameters_callback(self._judge_parameters)
         self.add_post_set_parameters_callback(self._on_parameters)
         self.failure = ""
@@ -67,24 +70,23 @@ class PerceptionNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._target: TargetFrame | None = None
         self._teaching: Teaching | None = None
-        self._changed: parameters.PerceptionParameters | None = None  # to be taken over before the next frame
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
         self._input_publishers = 0
         self._heard = 0.0  # s, monotonic: of the last cloud, or when listening began
-        self._warned: dict[str, float] = {}
+        self._warnings = Warnings(self)
         self._diagnostics = Diagnostics(self, "perception", self._status)
 
     # -- lifecycle ---------------------------------------------------------------------------------------------------
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self.settings = declared.current(self, parameters.PerceptionParameters)
         if precompile():
             self.get_logger().info("the kernels were compiled for this machine, once")
         perceiver = Perceiver(self.settings.model, self.settings, self.settings.budget)
         perceiver.warm_up()
         pipeline = Pipeline(perceiver, self.settings.tracks, open_taught(perceiver, self.settings.teach_file))
+        self._check(self.settings, pipeline)
         self._perceiver, self._pipeline = perceiver, pipeline
         heads = perceiver.card.heads
         self._classes = heads.objects.classes if heads.objects else []
@@ -92,7 +94,7 @@ class PerceptionNode(LifecycleNode):
         self._outputs = Outputs(self, self._follow_demand)
         if self.settings.target_frame:
             self._target = TargetFrame(self, self.settings.target_frame, self.settings.transform_timeout)
-        self._teaching = Teaching(self, pipeline, self.settings, self._publish_labels)
+        self._teaching = Teaching(self, pipeline, self._publish_labels)
         self.get_logger().info(f"model {perceiver.card.name}, {len(self._classes)} classes, {len(self._parts)} parts")
         self._loaded()
         return super().on_configure(state)
@@ -177,8 +179,9 @@ class PerceptionNode(LifecycleNode):
             return response
 
     def close(self) -> None:
-        """End the worker and destroy the node."""
+        """End the threads and destroy the node."""
         self._stop()
+        self._release()
         self.destroy_node()
 
     def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:
@@ -190,29 +193,24 @@ class PerceptionNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=reason)
         try:
             settings = declared.current(self, parameters.PerceptionParameters, ours)
-            if self._perceiver is not None:
-                self._perceiver.check(settings, settings.budget)
+            if self._pipeline is not None:
+                self._check(settings, self._pipeline)
         except InputError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
-    def _on_parameters(self, changes: list[Any]) -> None:
-        """Take over what may change at run time; the worker does so between two frames."""
-        ours = [change for change in changes if not parameters.is_ros_parameter(change.name)]
-        if self._teaching is None or not ours:
-            return
-        self._changed = declared.current(self, parameters.PerceptionParameters)
-        if self._worker is None:
-            self._take_over()
-        elif any(change.name == "diagnostics_period" for change in changes):
-            self._diagnostics.every(self._changed.diagnostics_period)
+    @staticmethod
+    def _check(settings: parameters.PerceptionParameters, pipeline: Pipeline) -> None:
+        """Whether they fit the model that is loaded; InputError where not."""
+        pipeline.perceiver.check(settings, settings.budget)
+        if settings.teach_label:
+            pipeline.taught.check_label(settings.teach_label)
 
-    def _take_over(self) -> None:
-        settings, self._changed = self._changed, None
-        if settings is not None:
-            self.settings = settings
-            self._perceiver.reconfigure(settings, settings.budget)
-            self._teaching.settings = settings
+    def _on_parameters(self, changes: list[Any]) -> None:
+        before, self.settings = self.settings, declared.current(self, parameters.PerceptionParameters)
+        period = self.settings.diagnostics_period
+        if self._worker is not None and period != before.diagnostics_period:
+            self._diagnostics.every(period)
 
     # -- frames ------------------------------------------------------------------------------------------------------
 
@@ -236,7 +234,9 @@ class PerceptionNode(LifecycleNode):
         data, arrived = item
         reason = "message"
         try:
-            self._take_over()
+            settings = self.settings  # of this frame, whatever is set meanwhile
+            if settings is not self._perceiver.config:
+                self._perceiver.reconfigure(settings, settings.budget)
             start = time.perf_counter()
             self._pace.begun(start)
             message = cdr.read_point_cloud(data, "~/input")
@@ -253,14 +253,14 @@ class PerceptionNode(LifecycleNode):
             cloud = Cloud.from_points(points, frame_id=header.frame_id, stamp_ns=stamp_ns)
             phases = {"decode": (time.perf_counter() - start) * 1e3}
             reason = "failure"
-            due = (lambda: arrived + self._pace.allowance) if self.settings.keep_up else None
+            due = (lambda: arrived + self._pace.allowance) if settings.keep_up else None
             perception = self._pipeline.perceive(cloud, due=due)
             objects = perception.objects
             self._pace.answered(perception.complete)
             budgets = perception.budgets if self._perceiver.card.budgets else []
             phases.update(perception.phases_ms)
             start = time.perf_counter()
-            lifetime = self.settings.marker_lifetime
+            lifetime = settings.marker_lifetime
             self._outputs.publish(messages.to_header(header), cloud.points, objects, self._names, lifetime)
             end = time.perf_counter()
             phases["publish"] = (end - start) * 1e3
@@ -275,10 +275,7 @@ class PerceptionNode(LifecycleNode):
     def _reject(self, reason: str, text: str) -> None:
         self._pace.answered(complete=True)
         self._statistics.reject(reason)
-        now = time.monotonic()
-        if now - self._warned.get(reason, -WARNING_PERIOD) >= WARNING_PERIOD:
-            self._warned[reason] = now
-            self.get_logger().warning(f"message rejected ({reason}): {text}")
+        self._warnings.warn(reason, f"message rejected ({reason}): {text}")
 
     def _status(self) -> Status | None:
         if self._worker is None:

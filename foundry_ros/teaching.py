@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from std_srvs.srv import Trigger
 from foundry_core.errors import InputError
 from foundry_core.files import remove_torn
 from foundry_core.runtime.perceiver import Perceiver
-from foundry_core.runtime.pipeline import Pipeline
+from foundry_core.runtime.pipeline import Pipeline, Refused
 from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
-from foundry_ros.node import WARNING_PERIOD
+from foundry_ros.node import Warnings
 
 CLICKS = "/clicked_point"
 
@@ -37,22 +36,27 @@ def open_taught(perceiver: Perceiver, teach_file: str) -> TaughtClasses:
     return TaughtClasses(perceiver.card)
 
 
+class _Closed(Exception):
+    """The node is cleaned up: nobody needs to know what ordinary objects look like."""
+
+
 class Teaching:
     """Subscription and services of a configured node.
 
     What ordinary objects look like is computed in a thread of its own when the first exemplar comes; until then taught
-    classes are kept, but not recognised.
+    classes are kept, but not recognised. The thread ends with :meth:`close`.
 
     Args:
-        settings: may be replaced at any time.
-        changed: called (in the node's executor, or in that thread) after every change of the taught classes.
+        node: its ``settings`` are asked whenever they are needed.
+        changed: called, in the node's executor, after every change of the taught classes.
     """
 
-    def __init__(self, node: Any, pipeline: Pipeline, settings: Any, changed: Callable[[], None]) -> None:
-        self._node, self._pipeline, self.settings, self._changed = node, pipeline, settings, changed
+    def __init__(self, node: Any, pipeline: Pipeline, changed: Callable[[], None]) -> None:
+        self._node, self._pipeline, self._changed = node, pipeline, changed
         self._lock = threading.Lock()
         self._preparing: threading.Thread | None = None
-        self._warned = -WARNING_PERIOD
+        self._closing = threading.Event()
+        self._warnings = Warnings(node)
         self._counts = {"clicks": 0, "clicks_refused": 0}
         self._subscription = node.create_subscription(PointStamped, CLICKS, self._on_click, 10)
         self._services = [
@@ -67,57 +71,58 @@ class Teaching:
         return dict(self._counts)
 
     def close(self) -> None:
-        """Take the subscription and the services away."""
+        """Take the subscription and the services away, and wait for the thread, which ends within a second."""
+        self._closing.set()
+        if self._preparing is not None:
+            self._preparing.join()
         self._node.destroy_subscription(self._subscription)
         for service in self._services:
             self._node.destroy_service(service)
-
-    def _label(self) -> str:
-        return self._node.get_parameter("teach_label").value or ""
 
     def _on_click(self, message: PointStamped) -> None:
         self._counts["clicks"] += 1
         point = np.array([message.point.x, message.point.y, message.point.z])
         try:
-            label = self._label()
+            label = self._node.settings.teach_label
             if not label:
                 raise InputError("set the parameter teach_label to the name of the class first")
             with self._lock:
-                said = self._pipeline.teach(label, point, message.header.frame_id, self.settings.teach_tolerance)
+                said = self._pipeline.teach(label, point, message.header.frame_id, self._node.settings.teach_tolerance)
         except InputError as error:
             self._counts["clicks_refused"] += 1
-            self._warn(f"click refused: {error}")
+            reason = error.reason if isinstance(error, Refused) else "label"
+            self._warnings.warn(reason, f"click refused: {error}")
             return
         self._node.get_logger().info(said)
         self._prepare()
         self._changed()
 
-    def _warn(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._warned >= WARNING_PERIOD:
-            self._warned = now
-            self._node.get_logger().warning(text)
-
     def _prepare(self) -> None:
-        if not self._pipeline.taught.ready and self._preparing is None:
+        at_work = self._preparing is not None and self._preparing.is_alive()
+        if not self._pipeline.taught.ready and not at_work:
             self._preparing = threading.Thread(target=self._learn_ordinary, name="ordinary objects", daemon=True)
             self._preparing.start()
 
     def _learn_ordinary(self) -> None:
         try:
-            ordinary = ordinary_objects(self._pipeline.perceiver)
+            ordinary = ordinary_objects(self._pipeline.perceiver, between=self._go_on)
             with self._lock:
                 self._pipeline.taught.set_ordinary(ordinary)
+        except _Closed:
+            return
         except Exception as error:  # the thread has nobody to raise to
-            self._preparing = None
             if self._node.context.ok():
                 self._node.get_logger().error(f"taught classes are not recognised: {error}")
             return
         if self._node.context.ok():
             self._node.get_logger().info("taught classes are recognised from now on")
 
+    def _go_on(self) -> None:
+        if self._closing.is_set():
+            raise _Closed
+
     def _on_save(self, request: Any, response: Any) -> Any:
-        path = self.settings.teach_file
+        path = self._node.settings.teach_file
         try:
             if not path:
                 raise InputError("teach_file: set this parameter to the file to write, at start")
@@ -131,7 +136,7 @@ class Teaching:
     def _on_forget(self, request: Any, response: Any) -> Any:
         try:
             with self._lock:
-                response.message = self._pipeline.taught.forget(self._label())
+                response.message = self._pipeline.taught.forget(self._node.settings.teach_label)
             response.success = True
             self._changed()
         except InputError as error:

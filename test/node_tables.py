@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from foundry_ros.parameters import NODES, READ_ONLY, NodeParameter, changes_at_run_time, node_parameters
+from foundry_ros.parameters import AT_ONCE, NODES, READ_ONLY, NodeParameter, changes_at_run_time, node_parameters
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "nodes.md"
 
@@ -26,7 +26,9 @@ def when(node: str, name: str) -> str:
         return "start"
     if node == "distill_trainer":
         return "next `~/start`" if name in ("minutes", "nice") else "start"
-    return "next frame" if changes_at_run_time(name) else "configuration"
+    if not changes_at_run_time(name):
+        return "configuration"
+    return "at once" if name.startswith(AT_ONCE) else "next frame"
 
 
 def shown(value: object) -> str:

@@ -24,6 +24,9 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 class Answers:
     """What the card of a model with an object head, and the settings, make of logits.
 
+    Attributes:
+        possible: bool [C], the head's classes that can occur.
+
     Args:
         unknown_threshold: below this probability the answer is unknown; None: the card's.
         classes: those that can occur, separated by commas; empty: all of the card's. ``other`` always can.
@@ -41,7 +44,7 @@ class Answers:
         named = {name.strip() for name in classes.split(",")} - {""}
         if strange := sorted(named - set(head.classes)):
             raise InputError(f"classes: '{strange[0]}' is none of the model's: {', '.join(head.classes)}")
-        self._possible = np.array([not named or name in named or name == OTHER for name in head.classes])  # (C,)
+        self.possible = np.array([not named or name in named or name == OTHER for name in head.classes])  # (C,)
         self._largest = np.array([head.largest_m.get(name, np.inf) for name in head.classes])  # (C,)
         self._allowed = _allowed_parts(card, source or card.name)
 
@@ -52,7 +55,7 @@ class Answers:
         objects are too large for are out. That is only an upper bound: what a sensor sees of an object can be any
         smaller.
         """
-        scaled = np.where(self._possible, logits.astype(np.float64) / self._head.temperature, -np.inf)
+        scaled = np.where(self.possible, logits.astype(np.float64) / self._head.temperature, -np.inf)
         probabilities = softmax(scaled)
         if diagonals is None:
             return probabilities
@@ -73,10 +76,14 @@ class Answers:
     ) -> Prediction:
         """The answer for an object's points [n,3], given probabilities [C] of the head's and then the taught classes.
 
-        Parts are those of the class; they are taken from ``before``, an answer for the same points, where it has them.
-        Without evidence there are none.
+        What they give to classes that cannot occur (as the floor under fused ones does) goes to the others. Parts are
+        those of the class; they are taken from ``before``, an answer for the same points, where it has them. Without
+        evidence there are none.
         """
         classes = [*self._head.classes, *taught]
+        if not self.possible.all():
+            probabilities = np.where([*self.possible, *[True] * len(taught)], probabilities, 0.0)
+            probabilities = probabilities / probabilities.sum()
         ranking = np.argsort(-probabilities, kind="stable")
         best = int(ranking[0])
         probability = float(probabilities[best])

@@ -17,7 +17,7 @@ from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
 from foundry_core.runtime.answers import Answers
 from foundry_core.runtime.budget import BudgetController
-from foundry_core.runtime.deadline import answer_in_time, measured_controller
+from foundry_core.runtime.deadline import answer_in_time, measured_cost_ms
 from foundry_core.runtime.objects import Evidence, Object, Perception, Prediction, no_answer
 from foundry_core.runtime.parts import warm_up as warm_up_parts
 from foundry_core.runtime.session import check_budget, open_session
@@ -85,8 +85,8 @@ class Perceiver:
         check_budget(self.card, budget)
         self.budget: int | None = budget or self.card.budget
         self._most = budget or max(self.card.budgets, default=1)
-        self._controller: BudgetController | None = None  # for the setting, which may give an object any budget
-        self._steady: BudgetController | None = None  # for a caller's deadline, which keeps the budget in use
+        self._cost_ms: dict[int, float] = {}  # of an object at each budget, once measured
+        self._controller: BudgetController | None = None
         self._outputs = ["tokens", "class_logits", *(["part_logits"] if self.card.heads.parts else [])]
         self.session = open_session(
             directory, self.config.runtime, self.config.precision, self.config.threads, self._outputs
@@ -116,13 +116,12 @@ class Perceiver:
         """Take other settings over, between two clouds; InputError where :meth:`check` raises it."""
         self.check(config, budget)
         most = budget or max(self.card.budgets, default=1)
-        if most != self._most:
-            self._controller = None
         self.config, self._most, self.answers = config, most, self._answers_of(config)
         self.budget = budget or self.card.budget
 
     def warm_up(self) -> None:
-        """Compile every kernel and run the network once, so that the first frame is not the slow one."""
+        """Compile every kernel, run the network and time every budget, so that no frame has to: not the first one, nor
+        the first with other settings."""
         rng = np.random.default_rng(0)
         floor = rng.uniform([-5, -5, -1], [5, 5, -0.98], (4000, 3))
         block = rng.uniform([2, 0, -1], [3, 1, 0.2], (600, 3))
@@ -130,19 +129,20 @@ class Perceiver:
         self._measured()  # of objects that are resampled
 
     def _measured(self) -> BudgetController:
-        """The controller for a deadline, made when it is first needed."""
+        """The controller for a deadline: the setting may give an object any budget, a caller keeps the one in use."""
+        if not self._cost_ms:
+            self._cost_ms = self._measure(self.card.budgets or [1])
+        budgets = [item for item in self._cost_ms if item <= self._most]
         if self.config.deadline_ms is None:
-            if self._steady is None or self._steady.budgets != [self.budget or 1]:
-                self._steady = self._measure([self.budget or 1])
-            return self._steady
-        if self._controller is None:
-            self._controller = self._measure([item for item in self.card.budgets if item <= self._most] or [1])
+            budgets = [self.budget or 1]
+        if self._controller is None or self._controller.budgets != sorted(budgets):
+            self._controller = BudgetController({item: self._cost_ms[item] for item in budgets})
         return self._controller
 
-    def _measure(self, budgets: Sequence[int], objects: int = 4) -> BudgetController:
+    def _measure(self, budgets: Sequence[int], objects: int = 4) -> dict[int, float]:
         points = np.random.default_rng(0).normal(size=(objects, self.card.preprocessing.points + 1, 3))
         batch, phases = list(points.astype(np.float32)), dict.fromkeys(NAMING, 0.0)
-        return measured_controller(lambda budget: self._classify(batch, phases, budget=budget), budgets, objects)
+        return measured_cost_ms(lambda budget: self._classify(batch, phases, budget=budget), budgets, objects)
 
     def perceive(self, cloud: Cloud) -> Perception:
         """Find and name the objects of a cloud, in the cloud's frame (sensor axes: x forward, y left, z up)."""

@@ -20,6 +20,18 @@ from foundry_core.scene.segment import Segment
 from foundry_core.scene.tracks import Tracked, Tracker, TracksConfig
 
 
+class Refused(InputError):
+    """A click that teaches nothing.
+
+    Attributes:
+        reason: why, in a word: ``cloud`` (there is none yet), ``frame``, ``point``, ``place`` or ``time``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Pipeline:
     """A perceiver whose objects may be of taught classes, and are tracked, with their classes fused over each track.
 
@@ -39,7 +51,8 @@ class Pipeline:
         self.taught = taught or TaughtClasses(perceiver.card)
         self.tracker = Tracker(tracks) if tracks.enabled else None
         self._fusion = ClassFusion(tracks)
-        self._head: FewShotHead | None = None  # of the frame before
+        self._head: FewShotHead | None = None  # of the frame before, as is:
+        self._possible = perceiver.answers.possible
         self._last: tuple[Cloud, list[Object]] | None = None
 
     def clear(self) -> None:
@@ -86,9 +99,10 @@ class Pipeline:
 
     def _track(self, cloud: Cloud, segments: Sequence[Segment], motion: np.ndarray | None) -> Tracked | None:
         """The tracks of a cloud's segments; None when tracks are off."""
-        if self.taught.head is not self._head:  # other classes, or other thresholds: what was fused is of no use
-            self._fusion.clear()
-            self._head = self.taught.head
+        head, possible = self.taught.head, self.perceiver.answers.possible
+        if head is not self._head or not np.array_equal(possible, self._possible):
+            self._fusion.clear()  # other classes, or other thresholds: what was fused is of no use
+            self._head, self._possible = head, possible
         if self.tracker is None:
             return None
         center = np.array([segment.center for segment in segments]).reshape(-1, 3)
@@ -145,33 +159,35 @@ class Pipeline:
             tolerance: metres; nothing farther away is taken.
 
         Raises:
-            InputError: no cloud yet, another frame, or no object so near.
+            Refused: no cloud yet, another frame, or no object so near.
         """
         if self._last is None:
-            raise InputError("no cloud has been answered yet; publish clouds and subscribe to an output")
+            raise Refused("cloud", "no cloud has been answered yet; publish clouds and subscribe to an output")
         cloud, objects = self._last
         if frame_id != cloud.frame_id:
-            raise InputError(f"clicked in frame '{frame_id}', the clouds are in '{cloud.frame_id}'; make it fixed")
+            text = f"clicked in frame '{frame_id}', the clouds are in '{cloud.frame_id}'; make it fixed"
+            raise Refused("frame", text)
         point = np.asarray(point, float)
         if not np.isfinite(point).all():
-            raise InputError("the clicked point is not finite")
+            raise Refused("point", "the clicked point is not finite")
         distances = [float(((cloud.points[item.segment.index] - point) ** 2).sum(axis=1).min()) for item in objects]
         if not distances or min(distances) > tolerance**2:
             place = ", ".join(f"{value:.2f}" for value in point)
-            raise InputError(f"no object within {tolerance:g} m of ({place})")
+            raise Refused("place", f"no object within {tolerance:g} m of ({place})")
         return objects[int(np.argmin(distances))]
 
     def teach(self, label: str, point: np.ndarray, frame_id: str, tolerance: float) -> str:
         """Add the object at a point of the last cloud to a taught class; returns what was done, in words.
 
         Raises:
-            InputError: see :meth:`object_at` and :meth:`TaughtClasses.add`.
+            InputError: see :meth:`TaughtClasses.add`.
+            Refused: see :meth:`object_at`; or there was no time for the object.
         """
         self.taught.check_label(label)
         item = self.object_at(point, frame_id, tolerance)
         evidence = item.prediction.evidence
         if evidence is None:
-            raise InputError("there was no time to look at that object; raise deadline_ms or click again")
+            raise Refused("time", "there was no time to look at that object; raise deadline_ms or click again")
         count = self.taught.add(label, evidence.features, evidence.probabilities.max())
         place = ", ".join(f"{value:.1f}" for value in item.segment.center)
         return f"'{label.strip()}': exemplar {count}, the object at ({place}) m, so far {item.prediction.label}"

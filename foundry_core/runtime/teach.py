@@ -9,7 +9,7 @@ A teach file (.npz, plain arrays, written whole under a temporary name): ``forma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,10 +221,15 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: not a teach file, or a damaged one; teach the classes again") from None
 
 
-def ordinary_objects(perceiver, per_class: int = 14, seed: int = 0) -> Ordinary:
+def ordinary_objects(
+    perceiver, per_class: int = 14, seed: int = 0, between: Callable[[], object] = lambda: None
+) -> Ordinary:
     """Simulated sensor views of the objects that the model knows, as the model sees them.
 
     Compositions of primitives are one more class, clutter. Takes some seconds.
+
+    Args:
+        between: is called before every object; what it raises ends the work.
     """
     from foundry_core.data.compositions import compose
     from foundry_core.data.procedural import CATEGORIES, make_shape
@@ -232,9 +237,11 @@ def ordinary_objects(perceiver, per_class: int = 14, seed: int = 0) -> Ordinary:
 
     heads = perceiver.card.heads
     known = [name for name in CATEGORIES if heads.objects and name in heads.objects.classes] or CATEGORIES
-    clouds, classes = [], []
+    answers, classes = [], []
     for number, name in enumerate([*known, OTHER]):
+        clouds = []
         for member in range(per_class):
+            between()
             rng = np.random.default_rng([seed, number, member])
             if name == OTHER:
                 points = compose(1024, rng)
@@ -244,8 +251,8 @@ def ordinary_objects(perceiver, per_class: int = 14, seed: int = 0) -> Ordinary:
                 points = points[points[:, 2] < perceiver.config.scene.max_height]
             if len(points) >= 2:
                 clouds.append(np.asarray(points, np.float32))
-                classes.append(number)
-    answers = perceiver.classify(clouds)
+        answers += perceiver.classify(clouds)
+        classes += [number] * len(clouds)
     best = np.array([answer.probabilities.max() for answer in answers], np.float32)
     return Ordinary(np.stack([answer.evidence.features for answer in answers]), np.array(classes, np.int16), best)
 

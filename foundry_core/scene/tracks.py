@@ -8,6 +8,8 @@ track alone costs as much as the gate.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -48,7 +50,7 @@ class _State:
     key: np.ndarray  # int64, unique in the tracker's life
     track_id: np.ndarray  # int32, -1 until confirmed
     hits: np.ndarray  # int64
-    seen_ns: np.ndarray  # int64, stamp of the last sighting
+    seen_ns: np.ndarray  # int64, time of the last sighting, see _Time
     position: np.ndarray  # (T, 3) metres, in the sensor's present frame
     velocity: np.ndarray  # (T, 3) m/s
     size: np.ndarray  # (T, 3) metres
@@ -84,24 +86,52 @@ class Tracked:
     reset: str | None = None
 
 
+class _Time:
+    """The time of frames (ns): it goes as their stamps do, and as ``clock`` does while a stamp comes again and again.
+
+    Some drivers write no stamps, and tracks must age all the same. A stamp that comes twice does not hurry the time: it
+    counts from the moment at which the stamp was new.
+    """
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self.stamp_ns: int | None = None
+        self.now_ns = self._new_ns = self._heard_ns = 0
+
+    def advance(self, stamp_ns: int) -> int:
+        """A frame with this stamp came, which is no older than the one before; returns ns since that one."""
+        before, heard = self.now_ns, self._clock()
+        if stamp_ns == self.stamp_ns:
+            self.now_ns = max(before, self._new_ns + heard - self._heard_ns)
+        else:
+            if self.stamp_ns is not None:
+                self.now_ns = max(before, self._new_ns + stamp_ns - self.stamp_ns)
+            self.stamp_ns, self._new_ns, self._heard_ns = stamp_ns, self.now_ns, heard
+        return self.now_ns - before
+
+
 class Tracker:
     """Tracks over frames, in the frame of the sensor.
 
     Attributes:
         resets: how often all tracks were given up, by reason.
+
+    Args:
+        clock: ns; is looked at for frames whose stamps stand still.
     """
 
-    def __init__(self, config: TracksConfig | None = None) -> None:
+    def __init__(self, config: TracksConfig | None = None, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.config = config or TracksConfig()
         self.resets: dict[str, int] = {}
         self._next_key = self._next_id = 0
+        self._clock = clock
         self.clear()
         warm_up()
 
     def clear(self) -> None:
         """Give up all tracks; ids are not used again."""
         self._state = _State.empty()
-        self._stamp_ns: int | None = None
+        self._time = _Time(self._clock)
         self._frame_id = ""
 
     @property
@@ -115,7 +145,7 @@ class Tracker:
         """Join the sightings of one frame to the tracks.
 
         Args:
-            stamp_ns: of the frame. A step back gives up all tracks.
+            stamp_ns: of the frame. A step back gives up all tracks; while it stands still, tracks age by the clock.
             center, size: [n,3] metres, of the boxes, in the sensor's frame.
             motion: T_now_before [4,4], takes coordinates of the previous frame's sensor to the present one's (its own
                 motion, from odometry); None: the sensor stands still, or the tracks' velocities take its motion up.
@@ -132,29 +162,29 @@ class Tracker:
         if reset is not None:
             self.resets[reset] = self.resets.get(reset, 0) + 1
             self.clear()
-        elif self._stamp_ns is not None:
-            self._bury(stamp_ns)
-            self._predict((stamp_ns - self._stamp_ns) * 1e-9, motion)
-        self._stamp_ns, self._frame_id = stamp_ns, frame_id
+        self._frame_id = frame_id
+        elapsed_ns = self._time.advance(stamp_ns)
+        self._bury()
+        self._predict(elapsed_ns * 1e-9, motion)
         size = np.maximum(size, _LEAST_SIZE)
         noise = (self.config.position_noise + self.config.size_noise * size.max(axis=1, initial=0.0)) ** 2  # (n)
         rows, columns = self._assign(center, size, noise)
-        self._correct(rows, center[columns], size[columns], noise[columns], stamp_ns)
+        self._correct(rows, center[columns], size[columns], noise[columns])
         key, track_id = np.empty(len(center), np.int64), np.empty(len(center), np.int32)
         key[columns], track_id[columns] = self._state.key[rows], self._state.track_id[rows]
         missed = np.ones(len(self._state.key), bool)
         missed[rows] = False
         self._state = self._state.take(np.flatnonzero(~missed | (self._state.track_id >= 0)))  # a tentative one ends
         fresh = np.setdiff1d(np.arange(len(center)), columns)
-        born = self._born(center[fresh], size[fresh], noise[fresh], stamp_ns)
+        born = self._born(center[fresh], size[fresh], noise[fresh])
         key[fresh], track_id[fresh] = born.key, born.track_id
         self._state = self._state.join(born)
         return Tracked(key, track_id, self._state.key, reset)
 
     def _reset_reason(self, stamp_ns: int, frame_id: str) -> str | None:
-        if self._stamp_ns is None:
+        if self._time.stamp_ns is None:
             return None
-        if stamp_ns < self._stamp_ns:
+        if stamp_ns < self._time.stamp_ns:
             return "clock"
         return "frame" if frame_id != self._frame_id else None
 
@@ -186,7 +216,7 @@ class Tracker:
         near = cost[rows, columns] < limit
         return rows[near], columns[near]
 
-    def _correct(self, rows, center, size, noise, stamp_ns: int) -> None:
+    def _correct(self, rows, center, size, noise) -> None:
         state = self._state
         p, c, v = state.covariance[rows].T
         position_gain, velocity_gain = p / (p + noise), c / (p + noise)
@@ -198,7 +228,7 @@ class Tracker:
         )
         state.size[rows] = _SIZE_MEMORY * state.size[rows] + (1 - _SIZE_MEMORY) * size
         state.hits[rows] += 1
-        state.seen_ns[rows] = stamp_ns
+        state.seen_ns[rows] = self._time.now_ns
         self._confirm(state, rows)
 
     def _confirm(self, state: _State, rows: np.ndarray) -> None:
@@ -206,12 +236,12 @@ class Tracker:
         state.track_id[ripe] = np.arange(self._next_id, self._next_id + len(ripe))
         self._next_id += len(ripe)
 
-    def _bury(self, stamp_ns: int) -> None:
+    def _bury(self) -> None:
         """Drop the tracks that were not seen for too long."""
-        alive = stamp_ns - self._state.seen_ns <= round(self.config.coast * 1e9)
+        alive = self._time.now_ns - self._state.seen_ns <= round(self.config.coast * 1e9)
         self._state = self._state.take(np.flatnonzero(alive))
 
-    def _born(self, center, size, noise, stamp_ns: int) -> _State:
+    def _born(self, center, size, noise) -> _State:
         count = len(center)
         key = np.arange(self._next_key, self._next_key + count)
         self._next_key += count
@@ -219,7 +249,7 @@ class Tracker:
             key,
             np.full(count, -1, np.int32),
             np.ones(count, np.int64),
-            np.full(count, stamp_ns, np.int64),
+            np.full(count, self._time.now_ns, np.int64),
             center,
             np.zeros((count, 3)),
             size,

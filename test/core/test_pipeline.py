@@ -145,3 +145,44 @@ def test_what_is_due_may_change_while_a_cloud_is_answered(tiny_model, perceiver)
 def test_a_deadline_of_the_settings_comes_first(tiny_model):
     hasty = Pipeline(Perceiver(tiny_model, PerceiverConfig(deadline_ms=1e-3)))
     assert sum(budget > 0 for budget in hasty.perceive(cloud(0), due=lambda: math.inf).budgets) == 1
+
+
+@pytest.mark.parametrize("left", ["pole", "box"])
+def test_a_class_that_is_excluded_is_answered_no_more_from_the_next_frame_on(tiny_model, left):
+    perceiver = Perceiver(tiny_model)
+    pipeline = Pipeline(perceiver)
+    for number in range(8):
+        before = pipeline.perceive(cloud(number))
+    assert {item.prediction.label for item in before.objects} >= {"box", "pole"}
+    perceiver.reconfigure(PerceiverConfig(classes=left, unknown_threshold=0.0))
+    for number in range(8, 12):
+        answers = [item.prediction for item in pipeline.perceive(cloud(number)).objects]
+        assert {answer.label for answer in answers} == {left} == {answer.top5[0][0] for answer in answers}
+        assert {answer.probability for answer in answers} == {1.0}  # not what the floor leaves
+        assert {item.track_id for item in before.objects} & {item.track_id for item in pipeline._last[1]}
+    perceiver.reconfigure(PerceiverConfig())
+    again = pipeline.perceive(cloud(12))
+    for place in (BOX, POLE):
+        assert at(again, place).prediction.label == at(before, place).prediction.label
+
+
+def test_what_is_fused_stays_when_other_settings_change(tiny_model):
+    perceiver = Perceiver(tiny_model)
+    pipeline = Pipeline(perceiver)
+    for number in range(4):
+        pipeline.perceive(cloud(number))
+    perceiver.reconfigure(PerceiverConfig(unknown_threshold=0.1, max_batch=2))
+    fused = at(pipeline.perceive(cloud(4)), POLE).prediction
+    assert not np.array_equal(fused.probabilities, fused.evidence.probabilities)
+
+
+def test_a_class_that_is_excluded_is_not_held_for_an_object_that_there_is_no_time_for(tiny_model, monkeypatch):
+    perceiver = Perceiver(tiny_model)
+    pipeline = Pipeline(perceiver)
+    for number in range(4):
+        pipeline.perceive(cloud(number))
+    perceiver.reconfigure(PerceiverConfig(classes="box", unknown_threshold=0.0))
+    alone = perceiver.perceive(cloud(4))
+    skipped = [dataclasses.replace(item, prediction=no_answer(len(item.segment.index))) for item in alone.objects]
+    monkeypatch.setattr(perceiver, "name", lambda *_: dataclasses.replace(alone, objects=skipped))
+    assert {item.prediction.label for item in pipeline.perceive(cloud(4)).objects} == {"unknown"}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions: the same answers in every runtime, for every set of outputs and every budget."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -230,6 +231,25 @@ def test_a_deadline_is_kept_with_objects_left_unknown(tiny_model):
     assert turned.budgets == [0] * last + [4] and not turned.objects[last].prediction.unknown
     capped = Perceiver(tiny_model, PerceiverConfig(deadline_ms=60_000), budget=2)
     assert max(capped.perceive(cloud).budgets) == 2
+
+
+def test_after_the_warm_up_no_frame_has_to_measure_whatever_settings_come(tiny_model, monkeypatch):
+    """The network answers the objects of a cloud once each, and no others."""
+    cloud, perceiver = Cloud.from_points(street()), Perceiver(tiny_model)
+    perceiver.warm_up()
+    objects, run = [], perceiver.session.run
+
+    def counted(inputs, *rest):
+        objects.append(len(inputs["centers"]))
+        return run(inputs, *rest)
+
+    monkeypatch.setattr(perceiver.session, "run", counted)
+    for deadline_ms, budget in ((60_000, None), (60_000, 2), (None, 1), (60_000, 4), (None, None)):
+        perceiver.reconfigure(PerceiverConfig(deadline_ms=deadline_ms), budget)
+        objects.clear()
+        found = perceiver.name(perceiver.find(cloud), time.perf_counter(), due=lambda: math.inf)
+        assert sum(objects) == len(found.objects) > 0
+        assert max(found.budgets) == (budget or (4 if deadline_ms else perceiver.card.budget))
 
 
 @pytest.mark.slow

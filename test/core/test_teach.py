@@ -255,6 +255,20 @@ def test_ordinary_objects_are_the_models_own_classes_and_clutter(perceiver, ordi
         np.testing.assert_array_equal(column, again)
 
 
+def test_looking_at_ordinary_objects_ends_when_it_is_told_to(perceiver, monkeypatch):
+    asked, classify, looked_at = [], perceiver.classify, []
+
+    def enough() -> None:
+        asked.append(len(looked_at))
+        if len(asked) > 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(perceiver, "classify", lambda clouds: (looked_at.extend(clouds), classify(clouds))[1])
+    with pytest.raises(KeyboardInterrupt):
+        ordinary_objects(perceiver, per_class=6, between=enough)
+    assert asked == [0] * 6 + [6] * 3  # a class is looked at before the next one is made
+
+
 def disc(number: int) -> np.ndarray:
     """A flat round table top on nothing, 0.8 m above the ground: neither box nor pole."""
     rng = np.random.default_rng(number)
@@ -287,14 +301,15 @@ def test_clicks_that_are_refused(perceiver):
     with pytest.raises(InputError, match="no cloud"):
         pipeline.teach("cat", click, "lidar", 0.5)
     pipeline.perceive(scene(0))
-    for label, point, frame, complaint in (
-        ("cat", click, "map", "in frame 'map', the clouds are in 'lidar'"),
-        ("cat", click + 9, "lidar", "no object within 0.5 m"),
-        ("cat", click * np.nan, "lidar", "not finite"),
-        ("pole", click, "lidar", "has this class"),
+    for label, point, frame, complaint, reason in (
+        ("cat", click, "map", "in frame 'map', the clouds are in 'lidar'", "frame"),
+        ("cat", click + 9, "lidar", "no object within 0.5 m", "place"),
+        ("cat", click * np.nan, "lidar", "not finite", "point"),
+        ("pole", click, "lidar", "has this class", None),
     ):
-        with pytest.raises(InputError, match=complaint):
+        with pytest.raises(InputError, match=complaint) as refused:
             pipeline.teach(label, point, frame, 0.5)
+        assert getattr(refused.value, "reason", None) == reason
     assert len(pipeline.taught) == 0
     pipeline.teach("cat", click + [0.9, 0, 0], "lidar", 0.5)  # 0.3 m beside the box
     assert len(pipeline.taught) == 1

@@ -89,6 +89,57 @@ def test_a_clock_that_jumps_back_resets_with_a_reason():
     assert tracker.update(STEP, np.array([[1.0, 0, 0]]), np.array([PERSON])).reset is None  # same stamp twice
 
 
+class Clock:
+    """Stands still, but for what is added to ``now`` (ns)."""
+
+    now = 10**15
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def test_stamps_that_stand_still_do_not_keep_tracks_alive():
+    clock = Clock()
+    tracker = Tracker(TracksConfig(coast=0.5), clock)
+    walker = lambda number: [[1.4 * 0.1 * number, 0, 0]]  # noqa: E731, m at 1.4 m/s
+    for number in range(10):
+        found = ids(tracker, 0, walker(number))
+        clock.now += STEP
+    assert found == [0]
+    for _ in range(4):
+        assert tracker.confirmed == 1
+        ids(tracker, 0, [])
+        clock.now += STEP
+    assert ids(tracker, 0, walker(14)) == [0]  # it has coasted, and walked on
+    clock.now += 6 * STEP
+    ids(tracker, 0, [])
+    assert tracker.confirmed == 0
+    for number in range(400):  # each thing is seen three times, at a place of its own
+        ids(tracker, 0, [[10.0 * (number // 3), 0, 0]])
+        clock.now += STEP
+    assert tracker.confirmed <= 3 and tracker.resets == {}
+
+
+def test_a_stamp_that_comes_twice_does_not_hurry_the_time():
+    clock = Clock()
+    tracker = Tracker(TracksConfig(coast=0.5), clock)
+    for number in range(9):
+        for pause in (0.4, 0.6):
+            found = ids(tracker, number, [[1, 0, 0]])
+            clock.now += int(pause * STEP)
+    assert found == [0] and tracker._time.now_ns == 8.4 * STEP
+
+
+def test_stamps_in_whole_seconds_make_an_even_time():
+    clock, times = Clock(), []
+    tracker = Tracker(TracksConfig(), clock)
+    for number in range(31):
+        tracker.update(number // 10 * 10**9, np.empty((0, 3)), np.empty((0, 3)))
+        times.append(tracker._time.now_ns)
+        clock.now += STEP
+    np.testing.assert_array_equal(np.diff(times), STEP)
+
+
 def test_another_frame_resets():
     tracker = Tracker()
     for number in range(2):

@@ -28,3 +28,32 @@ def ros(domain):
     observer = Ros(domain)
     yield observer
     observer.close()
+
+
+@pytest.fixture
+def context(domain):
+    """Of nodes in this process."""
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, domain_id=domain)
+    yield context
+    context.try_shutdown()
+
+
+@pytest.fixture
+def make(context, tiny_model):
+    """Makes perception nodes with these parameters, in this process; nobody spins them."""
+    from rclpy.parameter import Parameter
+
+    from foundry_ros.perception_node import PerceptionNode
+
+    made = []
+
+    def node(**values):
+        overrides = [Parameter(name, value=value) for name, value in {"model": str(tiny_model), **values}.items()]
+        made.append(PerceptionNode(context=context, parameter_overrides=overrides))
+        return made[-1]
+
+    yield node
+    for item in made:
+        item.close()

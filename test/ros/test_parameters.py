@@ -69,11 +69,30 @@ def test_names_that_ros_does_not_take_are_refused(key, name):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("schema", parameters.NODES.values())
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_every_number_of_every_node_is_finite(schema, value):
+    known = list(parameters.node_parameters(schema))
+    numbers = [item.name for item in known if isinstance(item.default, float)]
+    numbers += [item.name for item in known if item.default is None and not item.whole]
+    assert len(numbers) >= 4
+    for name in numbers:
+        with pytest.raises(InputError, match=f"here: {name}: .*finite"):
+            parameters.from_dotted(schema, {name: value}, "here")
+
+
 def test_documented_parameters_are_the_schemas():
     import node_tables
 
     text = node_tables.PAGE.read_text(encoding="utf-8")
     assert node_tables.filled(text) == text, "run: PYTHONPATH=.:test python -m node_tables"
+
+
+def test_the_lists_of_when_parameters_act_name_parameters_and_do_not_overlap():
+    names = [item.name for item in parameters.node_parameters(PerceptionParameters)]
+    for start in (*parameters.AT_CONFIGURATION, *parameters.AT_ONCE):
+        assert any(name.startswith(start) for name in names), start
+    assert all(parameters.changes_at_run_time(name) for name in names if name.startswith(parameters.AT_ONCE))
 
 
 def test_descriptors_have_the_bounds_of_the_schema():
