@@ -35,8 +35,8 @@ from foundry_ros.counters import NodeStatistics
 from foundry_ros.diagnostics import Diagnostics, Status
 from foundry_ros.frames import TargetFrame
 from foundry_ros.health import judge
-from foundry_ros.node import SENSOR_QOS, RCLError, Warnings, autostart, reported, run
-from foundry_ros.outputs import Outputs, overridable
+from foundry_ros.node import SENSOR_QOS, RCLError, Warnings, autostart, overridable, reported, run
+from foundry_ros.outputs import Outputs
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
 
