@@ -39,7 +39,7 @@ class Precision(str, Enum):
 
 
 RuntimeOption = Annotated[
-    Runtime, typer.Option(help="what runs the network; openvino: pip install 'foundry_ros[openvino]'")
+    Runtime, typer.Option(help="what runs the network; openvino: pip install 'foundry_ros\\[openvino]'")
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="int8 needs a graph that `foundry export` wrote; bf16 needs openvino")
