@@ -78,8 +78,11 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
-def require_writable(path: str | Path | None, option: str) -> None:
-    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written."""
+def require_writable(path: str | Path | None, option: str, *inputs: str | Path | None) -> None:
+    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written.
+
+    Nor may it be one of ``inputs``, the files that the command reads.
+    """
     if path is None:
         return
     path = Path(path)
@@ -87,6 +90,10 @@ def require_writable(path: str | Path | None, option: str) -> None:
         raise InputError(f"{path}: is a folder; give a file to {option}")
     if path.exists() and not path.is_file():  # a device or a pipe: the finished file is renamed, and would replace it
         raise InputError(f"{path}: is no regular file; give a file to {option}")
+    if path.exists():
+        for read in filter(None, inputs):
+            if os.path.exists(read) and path.samefile(read):
+                raise InputError(f"{path}: is what the command reads, and would be lost; give another {option}")
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent

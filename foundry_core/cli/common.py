@@ -68,6 +68,13 @@ def write_json(path: str | Path, value: Any) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --json") from None
 
 
+def require_picture(path: Path | None, option: str, *inputs: Path | None) -> None:
+    """As :func:`require_writable`, for a picture."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise InputError(f"{path}: pictures are written as .png; give {option} a name that ends so")
+    require_writable(path, option, *inputs)
+
+
 def require_torch(command: str) -> None:
     """Raise the one line that says how to get torch, where it is missing; else make the allocator fit it."""
     if importlib.util.find_spec("torch") is None:

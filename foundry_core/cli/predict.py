@@ -155,7 +155,7 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry predict part.ply --head runs/mlp/mlp-shapes --head runs/parts/parts-shapes
         """
-        require_writable(json_file, "--json")
+        require_writable(json_file, "--json", *paths, taught)
         if scene and denoise:
             raise InputError("--denoise: is for single objects; --scene tells stray points by itself, leave it out")
         if head:

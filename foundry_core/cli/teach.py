@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{file}: taught classes are written as .npz; give --file a name that ends so")
         if bool(paths) == forget:
             raise InputError("--forget takes no clouds" if forget else f"label '{label}': give at least one cloud")
-        require_writable(file, "--file")
+        require_writable(file, "--file", *(paths or []))
         perceiver = Perceiver(model, PerceiverConfig())
         taught = TaughtClasses.load(file, perceiver.card) if file.exists() or forget else TaughtClasses(perceiver.card)
         if forget:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry_core.cli.common import console, error_console, require_writable, write_json
+from foundry_core.cli.common import console, error_console, require_picture, require_writable, write_json
 from foundry_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -209,11 +209,10 @@ def replay(
     """
     from foundry_ros.processes import NodeFailed
 
-    outputs = {"--json": json_file, "--results": results, "--picture": picture, "--plot": plot}
-    for option, path in outputs.items():
-        require_writable(path, option)
-        if option in ("--picture", "--plot") and path and path.suffix.lower() != ".png":
-            raise InputError(f"{path}: pictures are written as .png; give {option} a name that ends so")
+    require_writable(json_file, "--json", bag, params)
+    require_writable(results, "--results", bag, params)
+    require_picture(picture, "--picture", bag, params)
+    require_picture(plot, "--plot", bag, params)
     if results is not None and results.suffix != ".npz":
         raise InputError(f"{results}: results are written as .npz; give --results a name that ends so")
     if fast and rate is not None:

@@ -413,7 +413,7 @@ def test_embed_refuses_what_it_cannot_do(foundry, model, shapes, tmp_path):
     refused(foundry("embed", "--model", model, "--data", shapes, "--out", tmp_path / "f.csv"), "f.csv", ".npz")
     refused(foundry("embed", "--model", "no-such-model", "--data", shapes, "--out", out), "no-such-model")
     before = shapes.read_bytes()
-    refused(foundry("embed", "--model", model, "--data", shapes, "--out", shapes), "is the shape set itself")
+    refused(foundry("embed", "--model", model, "--data", shapes, "--out", shapes), "is what the command reads")
     assert shapes.read_bytes() == before
     np.savez(tmp_path / "bad.npz", points=np.full((2, 9, 3), np.inf, np.float32))
     refused(foundry("embed", "--model", model, "--data", tmp_path / "bad.npz", "--out", out), "bad.npz", "infinite")
