@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -91,6 +92,10 @@ def _shard(teacher: nn.Module, batches, kind: np.dtype, advance) -> np.ndarray:
     return records
 
 
+def _say(progress: Progress, text: str) -> None:
+    progress.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
 def build_cache(
     folder: Path,
     teacher: nn.Module,
@@ -118,7 +123,12 @@ def build_cache(
     missing = from_first([number for number, path in enumerate(paths) if not path.is_file()])[rank() :: world()]
     kind, dataset = record_type(size, width), GroupedClouds(stream, size)
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TextColumn("clouds"), TimeRemainingColumn())
-    with Progress(*columns, disable=not missing or rank() > 0) as progress, together():
+    began = time.monotonic()
+    quiet = not missing or rank() > 0
+    with Progress(*columns, disable=quiet) as progress, together():
+        if not quiet:
+            what = f"teacher features of {clouds:,} clouds are made first and kept in {folder}"
+            _say(progress, f"{what}; --minutes counts from the first step")
         task = progress.add_task("teacher features", total=len(missing) * SHARD)
         batches, following = iter(()), -1
         for number in missing:
@@ -133,6 +143,9 @@ def build_cache(
                 raise InputError(
                     f"{paths[number]}: cannot be written ({error.strerror}); make room or choose another --cache"
                 ) from None
+        if not quiet:
+            took = (time.monotonic() - began) * 1000 / (len(missing) * SHARD)
+            _say(progress, f"teacher features: {took:.1f} s for 1,000 clouds")
     return paths
 
 
