@@ -125,6 +125,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(
                 "--scaling: takes --model, --runtime, --precision and one --threads; leave the other options out"
             )
+        bench_plan.check_outputs(outputs or [])
         if scaling:
             forms = bench_plan.forms(runtime or ["onnxruntime"], precision or ["fp32"])
         else:

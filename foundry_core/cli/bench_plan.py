@@ -84,6 +84,13 @@ def forms(chosen: list[str], precisions: list[str]) -> list[Form]:
     ]
 
 
+def check_outputs(names: Sequence[str]) -> None:
+    """Raise InputError for a name that is none of :data:`OUTPUTS`."""
+    for name in names:
+        if name not in OUTPUTS:
+            raise InputError(f"--outputs {name}: unknown; use {', '.join(OUTPUTS)}")
+
+
 def graph_precisions(measured: Sequence[Form]) -> list[str]:
     """Of the forms that run a graph."""
     return sorted({precision for runtime, precision in measured if runtime in ("onnxruntime", "openvino")})
@@ -188,8 +195,6 @@ def specs(
     found = []
     for item in candidates:
         for asked in outputs:
-            if asked not in OUTPUTS:
-                raise InputError(f"--outputs {asked}: unknown; use {', '.join(OUTPUTS)}")
             if not item.has(OUTPUTS[asked]):
                 continue
             found += [
