@@ -28,6 +28,7 @@ from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
 from foundry_core.files import replacing
 from foundry_core.models.parallel import rank, world
+from foundry_core.training.display import say
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.precision import mixed_precision
 from foundry_core.training.processes import Share, from_first, together
@@ -92,10 +93,6 @@ def _shard(teacher: nn.Module, batches, kind: np.dtype, advance) -> np.ndarray:
     return records
 
 
-def _say(progress: Progress, text: str) -> None:
-    progress.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
 def build_cache(
     folder: Path,
     teacher: nn.Module,
@@ -128,7 +125,7 @@ def build_cache(
     with Progress(*columns, disable=quiet) as progress, together():
         if not quiet:
             what = f"teacher features of {clouds:,} clouds are made first and kept in {folder}"
-            _say(progress, f"{what}; --minutes counts from the first step")
+            say(f"{what}; --minutes counts from the first step")
         task = progress.add_task("teacher features", total=len(missing) * SHARD)
         batches, following = iter(()), -1
         for number in missing:
@@ -145,7 +142,7 @@ def build_cache(
                 ) from None
         if not quiet:
             took = (time.monotonic() - began) * 1000 / (len(missing) * SHARD)
-            _say(progress, f"teacher features: {took:.1f} s for 1,000 clouds")
+            say(f"teacher features: {took:.1f} s for 1,000 clouds")
     return paths
 
 
