@@ -60,8 +60,8 @@ def register(app: typer.Typer) -> None:
 
     @group.callback()
     def evaluate() -> None:
-        """Measure a model (needs torch), or what a robot makes of a simulated world and of what it is taught: segments,
-        tracks and teach (do not).
+        """Measure a model, its heads, and what a robot makes of a simulated world and of what it is taught (head,
+        segments, tracks, teach and tradeoff need no torch).
 
         Beside the name or path of a model, `random:MODEL` is that model's teacher with random weights. Baselines
         without training, written METHOD:NUMBER:TEACHER: tome, pitome, kmeans and fps merge the teacher's tokens to so
