@@ -138,11 +138,14 @@ def _candidate(name: str, directory: Path) -> Candidate:
 
 
 def _merged(name: str, method: str, rest: str, folder: Path, measured: Sequence[Form]) -> Candidate:
-    from foundry_core.card import find_model
+    from foundry_core.card import find_model, load_card
 
     count, _, teacher = rest.partition(":")
     if method != "tome" or not (count.isascii() and count.isdigit() and int(count)) or not teacher:
         raise InputError(f"{name}: what is timed is tome:NUMBER:TEACHER, such as tome:16:teacher-small")
+    groups = load_card(find_model(teacher), verify=False).preprocessing.groups
+    if int(count) > groups:
+        raise InputError(f"{name}: {teacher} has {groups} tokens; give a smaller number")
     require_torch(f"bench --model {name}")
     from foundry_core.export.bench_peers import write_merged
 
