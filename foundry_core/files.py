@@ -78,8 +78,11 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
-def require_writable(path: str | Path | None, option: str) -> None:
-    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written."""
+def require_writable(path: str | Path | None, option: str, *inputs: str | Path | None) -> None:
+    """Raise InputError, before any work is done, if the file ``path`` that ``option`` names could not be written.
+
+    Nor may it be one of ``inputs``, the files that the command reads.
+    """
     if path is None:
         return
     path = Path(path)
@@ -88,6 +91,8 @@ def require_writable(path: str | Path | None, option: str) -> None:
             raise InputError(f"{path}: is a folder; give a file to {option}")
         if path.exists() and not path.is_file():  # a device or a pipe, which the finished file would replace
             raise InputError(f"{path}: is no regular file; give a file to {option}")
+        if path.exists() and any(os.path.exists(read) and path.samefile(read) for read in inputs if read):
+            raise InputError(f"{path}: is what the command reads, and would be lost; give another {option}")
         parent = path.absolute().parent
         while not parent.exists():
             parent = parent.parent

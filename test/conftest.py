@@ -27,10 +27,7 @@ def foundry(capsys):
     from foundry_core.cli.main import main
 
     def run(*arguments):
-        try:
-            code = main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            code = end.code or 0
+        code = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

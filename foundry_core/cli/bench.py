@@ -11,7 +11,14 @@ import typer
 
 from foundry_core.cli import bench_plan
 from foundry_core.cli.bench_plan import OUTPUTS
-from foundry_core.cli.common import DEFAULT_MODEL, error_console, print_table, require_writable, write_json
+from foundry_core.cli.common import (
+    DEFAULT_MODEL,
+    error_console,
+    print_table,
+    require_picture,
+    require_writable,
+    write_json,
+)
 from foundry_core.errors import InputError
 
 
@@ -112,14 +119,13 @@ def register(app: typer.Typer) -> None:
         from foundry_core.card import list_models
         from foundry_core.runtime.bench import run_benchmark
 
-        for path, option in ((json_file, "--json"), (plot, "--plot")):
-            require_writable(path, option)
-        if plot is not None and plot.suffix != ".png":
-            raise InputError(f"{plot}: pictures are written as .png; give --plot a name that ends so")
+        require_writable(json_file, "--json")
+        require_picture(plot, "--plot")
         if scaling and (architecture or point_mae or outputs or batch or len(threads or []) > 1):
             raise InputError(
                 "--scaling: takes --model, --runtime, --precision and one --threads; leave the other options out"
             )
+        bench_plan.check_outputs(outputs or [])
         if scaling:
             forms = bench_plan.forms(runtime or ["onnxruntime"], precision or ["fp32"])
         else:

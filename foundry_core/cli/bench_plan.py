@@ -84,6 +84,13 @@ def forms(chosen: list[str], precisions: list[str]) -> list[Form]:
     ]
 
 
+def check_outputs(names: Sequence[str]) -> None:
+    """Raise InputError for a name that is none of :data:`OUTPUTS`."""
+    for name in names:
+        if name not in OUTPUTS:
+            raise InputError(f"--outputs {name}: unknown; use {', '.join(OUTPUTS)}")
+
+
 def graph_precisions(measured: Sequence[Form]) -> list[str]:
     """Of the forms that run a graph."""
     return sorted({precision for runtime, precision in measured if runtime in ("onnxruntime", "openvino")})
@@ -131,11 +138,14 @@ def _candidate(name: str, directory: Path) -> Candidate:
 
 
 def _merged(name: str, method: str, rest: str, folder: Path, measured: Sequence[Form]) -> Candidate:
-    from foundry_core.card import find_model
+    from foundry_core.card import find_model, load_card
 
     count, _, teacher = rest.partition(":")
     if method != "tome" or not (count.isascii() and count.isdigit() and int(count)) or not teacher:
         raise InputError(f"{name}: what is timed is tome:NUMBER:TEACHER, such as tome:16:teacher-small")
+    groups = load_card(find_model(teacher), verify=False).preprocessing.groups
+    if int(count) > groups:
+        raise InputError(f"{name}: {teacher} has {groups} tokens; give a smaller number")
     require_torch(f"bench --model {name}")
     from foundry_core.export.bench_peers import write_merged
 
@@ -188,8 +198,6 @@ def specs(
     found = []
     for item in candidates:
         for asked in outputs:
-            if asked not in OUTPUTS:
-                raise InputError(f"--outputs {asked}: unknown; use {', '.join(OUTPUTS)}")
             if not item.has(OUTPUTS[asked]):
                 continue
             found += [

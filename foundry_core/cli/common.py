@@ -39,7 +39,7 @@ class Precision(str, Enum):
 
 
 RuntimeOption = Annotated[
-    Runtime, typer.Option(help="what runs the network; openvino: pip install 'foundry_ros[openvino]'")
+    Runtime, typer.Option(help="what runs the network; openvino: pip install 'foundry_ros\\[openvino]'")
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="int8 needs a graph that `foundry export` wrote; bf16 needs openvino")
@@ -66,6 +66,13 @@ def write_json(path: str | Path, value: Any) -> None:
         write_atomically(path, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --json") from None
+
+
+def require_picture(path: Path | None, option: str, *inputs: Path | None) -> None:
+    """As :func:`require_writable`, for a picture."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise InputError(f"{path}: pictures are written as .png; give {option} a name that ends so")
+    require_writable(path, option, *inputs)
 
 
 def require_torch(command: str) -> None:

@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
         Example: foundry convert pretrain.pth --arch point-mae --out models/point-mae
         """
         require_torch("convert")
-        require_writable(json_file, "--json")
+        require_writable(json_file, "--json", checkpoint)
         from foundry_core.models.checkpoints.convert import convert as run
 
         require_new_folder(out, "--out")

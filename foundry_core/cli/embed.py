@@ -108,9 +108,7 @@ def register(app: typer.Typer) -> None:
 
         if out.suffix != ".npz":
             raise InputError(f"{out}: features are written as .npz; give --out a name that ends so")
-        require_writable(out, "--out")
-        if out.resolve() == data.resolve():
-            raise InputError(f"{out}: is the shape set itself; give another --out")
+        require_writable(out, "--out", data)
         directory = find_model(model)
         card = load_card(directory)
         check_budget(card, budget, "--budget")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from foundry_core.cli import evaluate_head, evaluate_teach, fewshot, parts, segments, tracks
-from foundry_core.cli.common import console, prepare_torch, print_table, require_writable, write_json
+from foundry_core.cli.common import console, prepare_torch, print_table, require_picture, require_writable, write_json
 from foundry_core.errors import InputError
 
 #: columns of the fidelity table: heading, metric, decimals
@@ -60,8 +60,8 @@ def register(app: typer.Typer) -> None:
 
     @group.callback()
     def evaluate() -> None:
-        """Measure a model (needs torch), or what a robot makes of a simulated world and of what it is taught: segments,
-        tracks and teach (do not).
+        """Measure a model, its heads, and what a robot makes of a simulated world and of what it is taught (head,
+        segments, tracks, teach and tradeoff need no torch).
 
         Beside the name or path of a model, `random:MODEL` is that model's teacher with random weights. Baselines
         without training, written METHOD:NUMBER:TEACHER: tome, pitome, kmeans and fps merge the teacher's tokens to so
@@ -95,7 +95,7 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry evaluate probe --model teacher-small --model random:teacher-small --data shapes.npz
         """
-        require_writable(json, "--json")
+        require_writable(json, "--json", *data, train)
         validation = _prepare(split, threads)
         from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation.corruptions import parse_shifts
@@ -178,7 +178,7 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry evaluate fidelity --model foundry-base --model tome:16:teacher-small --data shapes.npz
         """
-        require_writable(json, "--json")
+        require_writable(json, "--json", *data)
         validation = _prepare(split, threads)
         from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation import fidelity as judging
@@ -225,7 +225,7 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry evaluate ownership --model foundry-base --data shapes.npz --index 3 --out owners.png
         """
-        require_writable(out, "--out")
+        require_picture(out, "--out", data)
         _prepare("test", 1)
         from foundry_core.data.shapes import load_shapes
         from foundry_core.evaluation.fidelity import load_sources
@@ -251,7 +251,7 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry evaluate tradeoff --fidelity fidelity.json --bench bench.json --out tradeoff.png
         """
-        require_writable(out, "--out")
+        require_picture(out, "--out", fidelity, bench)
         from foundry_core.evaluation.tradeoff import draw_tradeoff, join, read_rows
 
         rows = read_rows(fidelity, "data", "model", "teacher", "budget", "metrics")

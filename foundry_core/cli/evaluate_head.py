@@ -83,7 +83,7 @@ def register(group: typer.Typer) -> None:
         Example: foundry evaluate head --head runs/linear/linear-shapes --model teacher-small --model foundry-edge \
 --data shapes.npz
         """
-        require_writable(json, "--json")
+        require_writable(json, "--json", data)
         import numpy as np
         from rich.progress import Progress
 

@@ -46,7 +46,7 @@ def register(group: typer.Typer) -> None:
 
         Example: foundry evaluate teach --data table.npz --class cylinder --class carton=box --old views.npz
         """
-        require_writable(json, "--json")
+        require_writable(json, "--json", data, old)
         if split not in ("test", "validation"):
             raise InputError(f"--split {split}: unknown part; use test or validation")
         from foundry_core.data.shapes import data_name, load_shapes

@@ -103,7 +103,7 @@ def register(app: typer.Typer) -> None:
         if every:
             if out is not None or format is not None:
                 raise InputError("--all: keeps no files and tries every format; leave --out and --format out")
-            require_writable(json_file, "--json")
+            require_writable(json_file, "--json", check)
             precisions = [item.value for item in Precision] if precision is None else [precision.value]
             _all(model, precisions, check, json_file)
             return

@@ -39,7 +39,7 @@ def register(group: typer.Typer) -> None:
 
         Example: foundry evaluate fewshot --model foundry-base --model histogram --data shapes.npz
         """
-        require_writable(json, "--json")
+        require_writable(json, "--json", *data)
         prepare_torch("evaluate", threads)
         from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation.features import progress_bar

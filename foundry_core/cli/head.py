@@ -25,6 +25,8 @@ def _settings(config: Path | None, given: dict[str, Any], seed: int | None):
     if not isinstance(values, dict):
         raise InputError(f"{config}: expected keys and values; see `foundry head --help`")
     values = {**values, **{key: value for key, value in given.items() if value is not None}}
+    if "model" not in values:
+        raise InputError("--model: missing; name the backbone, or give a --config that does")
     if seed is not None and isinstance(values.get("loop", {}), dict):
         values["loop"] = {**values.get("loop", {}), "seed": seed}
     return parse(TransferConfig, values, config or "foundry head")

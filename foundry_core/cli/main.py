@@ -85,6 +85,20 @@ def _installed() -> list[ModuleType]:
     return [entry.load() for entry in sorted(entries, key=lambda entry: entry.name) if entry.group == COMMANDS]
 
 
+#: what a command line that no command can take raises: an error of click, or of the copy that newer typers have of it
+USAGE_ERROR = typer.BadParameter.__mro__[2]
+
+
+def _usage(error: Exception) -> str:
+    """One line for such an error, and where to read on; empty where the help page was shown already."""
+    message = _one_line(error.format_message()).rstrip(".")
+    for words in ("Value error, ", "Input "):  # typer lets pydantic check numbers and choices
+        message = message.replace(f": {words}", ": ", 1)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "foundry"
+    return f"foundry: {message[0].lower()}{message[1:]}; see `{command} --help`" if message else ""
+
+
 def _one_line(value: object) -> str:
     return " ".join(str(value).split())
 
@@ -96,11 +110,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         app = build()
         startup.finished()
-        app(arguments, prog_name="foundry")
+        return app(arguments, prog_name="foundry", standalone_mode=False) or 0
     except KeyboardInterrupt:
         return 130
     except InputError as error:
         print("foundry: " + _one_line(error), file=sys.stderr)
+        return 2
+    except USAGE_ERROR as error:
+        if line := _usage(error):
+            print(line, file=sys.stderr)
         return 2
     except BrokenPipeError:  # `foundry models | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -116,7 +134,6 @@ def main(arguments: list[str] | None = None) -> int:
         if startup.interrupted():  # a module that was being imported has made another error of it
             return 130
         raise
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from foundry_core.cli.common import console, require_writable, write_json
+from foundry_core.cli.common import console, print_table, require_writable, write_json
 
 if TYPE_CHECKING:
     from foundry_core.card import ModelCard
@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
         if json_file is not None:
             write_json(json_file, [card.model_dump() for card in cards])
         if cards:
-            console.print(_table(cards, models_directory()))
+            print_table(_table(cards, models_directory()))
             for card in cards:
                 console.print(_data(card), highlight=False, soft_wrap=True)
         else:

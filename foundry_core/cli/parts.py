@@ -43,7 +43,7 @@ def register(group: typer.Typer) -> None:
 
         Example: foundry evaluate parts --model foundry-base --model coordinates --data procedural
         """
-        require_writable(json, "--json")
+        require_writable(json, "--json", *data)
         prepare_torch("evaluate", threads)
         from foundry_core.data.procedural_set import PROCEDURAL, procedural_shapes
         from foundry_core.data.shapes import data_name, load_shapes

@@ -14,7 +14,7 @@ from foundry_core.cli.common import (
     PrecisionOption,
     Runtime,
     RuntimeOption,
-    console,
+    print_table,
     require_writable,
     write_json,
 )
@@ -118,7 +118,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def predict(
-        paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help=".ply .pcd .npy .npz .xyz or .bin")],
+        paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help=".ply .pcd .npy .npz .xyz .txt or .bin")],
         model: Annotated[str, typer.Option(help="name of a shipped model, or the path of a model directory")] = (
             DEFAULT_MODEL
         ),
@@ -155,7 +155,7 @@ def register(app: typer.Typer) -> None:
 
         Example: foundry predict part.ply --head runs/mlp/mlp-shapes --head runs/parts/parts-shapes
         """
-        require_writable(json_file, "--json")
+        require_writable(json_file, "--json", *paths, taught)
         if scene and denoise:
             raise InputError("--denoise: is for single objects; --scene tells stray points by itself, leave it out")
         if head:
@@ -170,4 +170,4 @@ def register(app: typer.Typer) -> None:
         rows = [_predict(pipeline, names, path, scene, denoise) for path in paths]
         if json_file is not None:
             write_json(json_file, rows)
-        console.print(_table(rows, scene))
+        print_table(_table(rows, scene))

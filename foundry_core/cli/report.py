@@ -59,7 +59,7 @@ def register(app: typer.Typer) -> None:
         from foundry_core.evaluation.report.shapes import steps
         from foundry_core.files import write_atomically
 
-        require_writable(out, "OUT.html")
+        require_writable(out, "OUT.html", *(results or []), *(bench or []))
         if out.suffix.lower() not in (".html", ".htm"):
             raise InputError(f"{out}: a report is a page; give a name that ends in .html")
         found = read_results(results or [], bench or [])

@@ -22,7 +22,7 @@ def register(group: typer.Typer) -> None:
         seconds: Annotated[float, typer.Option(min=0.1, max=600, help="length, at 10 frames a second")] = 5.0,
         seed: Annotated[int, typer.Option(min=0, help="first seed of the world")] = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of worlds")] = 3,
-        beams: Annotated[int, typer.Option(help="beams of the lidar: 16, 32 or 64")] = 64,
+        beams: Annotated[int | None, typer.Option(help="beams of the lidar: 16, 32 or 64 (default)")] = None,
         json: Annotated[Path | None, typer.Option(help="write the row to this file")] = None,
     ) -> None:
         """Crop, ground and clusters on the simulated world, against its ground truth.
@@ -46,7 +46,7 @@ def register(group: typer.Typer) -> None:
         print_table(table)
         row = {
             "protocol": "segments",
-            "data": f"world-{kind}-{sensor.value}" + (f"-{beams}" if sensor is Sensor.lidar else ""),
+            "data": f"world-{kind}-{sensor.value}" + (f"-{worlds[0].beams}" if sensor is Sensor.lidar else ""),
             "frames": sum(world.frames for world in worlds),
             "objects": counts.objects,
             "segments": counts.segments,

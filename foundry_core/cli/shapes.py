@@ -23,10 +23,10 @@ class Kind(str, Enum):
     lidar = "lidar"
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, *inputs: Path | None) -> None:
     if out.suffix != ".npz":
         raise InputError(f"{out}: shape sets are written as .npz; give --out a name that ends so")
-    require_writable(out, "--out")
+    require_writable(out, "--out", *inputs)
 
 
 def parse_up(text: str | None) -> tuple[float, ...] | None:
@@ -87,7 +87,7 @@ def register(app: typer.Typer) -> None:
         from foundry_core.data.simulated_set import draw_shapes, parse_classes
         from foundry_core.schema import load_settings
 
-        _check_out(out)
+        _check_out(out, mount)
         wanted = parse_classes(classes or [])
         mounted = load_settings(mount, Mount) if mount else None
         total, done = len(wanted) * (count + test), 0
@@ -115,7 +115,7 @@ def register(app: typer.Typer) -> None:
         """
         from foundry_core.data.shapes import load_shapes, save_shapes
 
-        _check_out(out)
+        _check_out(out, data)
         direction = parse_up(up)
         shapes = load_shapes(data)
         save_shapes(out, shapes.turned(direction) if direction else shapes)

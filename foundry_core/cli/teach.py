@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     def teach(
         label: Annotated[str, typer.Argument(metavar="LABEL", help="name of the class; not one that the model has")],
         paths: Annotated[
-            list[Path] | None, typer.Argument(metavar="CLOUD...", help=".ply .pcd .npy .npz .xyz or .bin")
+            list[Path] | None, typer.Argument(metavar="CLOUD...", help=".ply .pcd .npy .npz .xyz .txt or .bin")
         ] = None,
         file: Annotated[Path, typer.Option(help="the teach file, .npz; made, or added to")] = Path("taught.npz"),
         model: Annotated[str, typer.Option(help="name of a shipped model, or the path of a model directory")] = (
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
             raise InputError(f"{file}: taught classes are written as .npz; give --file a name that ends so")
         if bool(paths) == forget:
             raise InputError("--forget takes no clouds" if forget else f"label '{label}': give at least one cloud")
-        require_writable(file, "--file")
+        require_writable(file, "--file", *(paths or []))
         perceiver = Perceiver(model, PerceiverConfig())
         taught = TaughtClasses.load(file, perceiver.card) if file.exists() or forget else TaughtClasses(perceiver.card)
         if forget:

@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
         Example: foundry throughput --config config/train/teacher-small.yaml
         """
         require_torch("throughput")
-        require_writable(json, "--json")
+        require_writable(json, "--json", config)
         from foundry_core.training.config import PretrainConfig
         from foundry_core.training.throughput import measure
 

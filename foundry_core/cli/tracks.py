@@ -19,7 +19,9 @@ def register(group: typer.Typer) -> None:
     @group.command()
     def tracks(
         model: Annotated[list[str] | None, typer.Option(help="a shipped model's name or a model directory")] = None,
-        seconds: Annotated[float, typer.Option(help="length of a recording, at 10 frames a second", min=0.1)] = 10.0,
+        seconds: Annotated[
+            float, typer.Option(help="length of a recording, at 10 frames a second", min=0.1, max=600)
+        ] = 10.0,
         sensor: Annotated[Sensor, typer.Option(help="spinning lidar, or depth camera")] = Sensor.lidar,
         scene: Annotated[Place | None, typer.Option(help="default: street for lidar, room for rgbd")] = None,
         seed: Annotated[int, typer.Option(min=0, help="first seed of the world")] = 0,

@@ -14,7 +14,12 @@ from foundry_core.errors import InputError
 from foundry_core.schema import Settings, load_settings
 
 Config = Annotated[Path, typer.Option("--config", help="YAML configuration, see config/train")]
-Minutes = Annotated[float | None, typer.Option(min=0.01, help="end after this long; the schedule is fitted to it")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, help="train for this long, a cache not counted that is made first; the schedule is fitted to it"
+    ),
+]
 Resume = Annotated[Path | None, typer.Option(help="folder of an earlier run to go on with")]
 Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/<name>")]
 Data = Annotated[

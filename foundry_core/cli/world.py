@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from foundry_core.errors import InputError
+
 
 class Sensor(str, Enum):
     """Simulated sensors."""
@@ -41,7 +43,7 @@ def register(app: typer.Typer) -> None:
         scene: Annotated[Place | None, typer.Option(help="Default: street for lidar, room for rgbd.")] = None,
         seconds: Annotated[float, typer.Option(help="Length, at 10 frames a second.", min=0.1, max=600)] = 10.0,
         seed: Annotated[int, typer.Option(help="Seed of shapes, layout, motion and noise.", min=0)] = 0,
-        beams: Annotated[int, typer.Option(help="Beams of the lidar: 16, 32 or 64.")] = 64,
+        beams: Annotated[int | None, typer.Option(help="Beams of the lidar: 16, 32 or 64 (default).")] = None,
         raycaster: Annotated[
             Raycaster, typer.Option(help="Our own, or Open3D's where its package is installed.")
         ] = Raycaster.numba,
@@ -65,14 +67,23 @@ def register(app: typer.Typer) -> None:
 
 
 def parse_world(
-    sensor: str, scene: str | None, seconds: float, seed: int, beams: int = 64, source: str = "foundry world"
+    sensor: str, scene: str | None, seconds: float, seed: int, beams: int | None = None, source: str = "foundry world"
 ):
     """The configuration that the options of ``foundry world``, ``demo`` and ``evaluate tracks`` describe."""
+    from typing import get_args
+
     from foundry_core.data.world.config import WorldConfig
     from foundry_core.schema import parse
 
     kind = scene or ("street" if sensor == "lidar" else "room")
-    values = {"kind": kind, "sensor": sensor, "seconds": seconds, "seed": seed, "beams": beams}
+    values = {"kind": kind, "sensor": sensor, "seconds": seconds, "seed": seed}
+    if beams is not None:
+        if sensor != "lidar":
+            raise InputError(f"--beams {beams}: is for the lidar; leave it out, or give --sensor lidar")
+        known = get_args(WorldConfig.model_fields["beams"].annotation)
+        if beams not in known:
+            raise InputError(f"--beams {beams}: no such lidar; give one of {', '.join(map(str, known))}")
+        values["beams"] = beams
     return parse(WorldConfig, values, source)
 
 

@@ -89,8 +89,8 @@ class ShapeSet:
         """The test split, without the shapes that have a near-identical twin in the train split."""
         if self.split is None:
             raise InputError(
-                f"{self.name}: split: missing; a set without one has no test part: give another set to --train, or take"
-                " a quarter of it with --split validation"
+                f"{self.name}: split: missing, so there is no test part; add it (docs/data.md). `foundry evaluate` can"
+                " judge on a quarter instead, with --split validation, and `evaluate probe` learn from another --train"
             )
         mask = self.split == 1
         if not twins and self.twin_in_train is not None:

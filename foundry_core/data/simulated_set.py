@@ -26,11 +26,13 @@ def parse_classes(texts: list[str]) -> dict[str, tuple[str, ...]]:
     """Class name to the categories that it is drawn from, of ``car`` or ``bush=plant+tree``; all where none is given.
 
     Raises:
-        InputError: an unknown category, or a class that is given twice.
+        InputError: an unknown category, or a class without a name, or one that is given twice.
     """
     classes: dict[str, tuple[str, ...]] = {}
     for text in texts or CATEGORIES:
         name, _, listed = text.partition("=")
+        if not name.strip():
+            raise InputError(f"--class '{text}': has no name; give CATEGORY, or NAME=CATEGORY+CATEGORY")
         members = tuple((listed or name).split("+"))
         for category in members:
             if category not in CATEGORIES:

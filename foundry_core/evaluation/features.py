@@ -115,6 +115,8 @@ def _compressed(make: Callable[[nn.Module, str, int], nn.Module]) -> Callable[[s
         teacher = _stored(model, seed)
         if teacher.budgets:
             raise InputError(f"{name}: {model} is a student; {method} compresses a teacher, name one")
+        if make is Merged and int(count) > teacher.size.groups:
+            raise InputError(f"{name}: {model} has {teacher.size.groups} tokens; give a smaller number")
         network = make(teacher.network, method, int(count)).eval()
         return Source(name, network, teacher.size, (int(count),), int(count), model)
 

@@ -6,17 +6,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundry_core.card import find_model
-from foundry_core.data.shapes import ShapeSet, data_name, load_shapes
+from foundry_core.data.shapes import data_name
 from foundry_core.errors import InputError
 from foundry_core.export.graph import convert, serialize
 from foundry_core.export.quantize import quantize
-from foundry_core.export.verify import Probes, agreement
+from foundry_core.export.verify import Probes, agreement, read_split
 from foundry_core.export.write import RUNTIME, disagreement, loss, write_graph
 from foundry_core.models.registry import load_model
 from foundry_core.runtime.session import PRECISIONS, graph_files, open_session
+
+if TYPE_CHECKING:
+    from foundry_core.evaluation.probe import Split
 
 
 def round_trips(
@@ -36,20 +39,20 @@ def round_trips(
         budgets), token_cosine (at the worst budget), accuracy_torch, accuracy, drop (percent, points; at the default
         budget), data, megabytes}; what was not measured is None.
     """
-    shapes = None if check is None else load_shapes(check)
+    split = None if check is None else read_split(check)
     rows = []
     for name in models:
-        for row in _of_model(name, shapes, precisions):
+        for row in _of_model(name, split, precisions):
             rows.append(row)
             advance()
     return rows
 
 
-def _of_model(name: str | Path, shapes: ShapeSet | None, precisions: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _of_model(name: str | Path, split: Split | None, precisions: Sequence[str]) -> Iterator[dict[str, Any]]:
     network, card = load_model(find_model(name))
     graph = convert(network, card)
     graphs = {"int8": quantize(graph, card)} if "int8" in precisions else {}
-    probes = None if shapes is None else Probes(network, card, shapes)
+    probes = None if split is None else Probes(network, card, split)
     for format in RUNTIME:
         for precision in precisions:
             row = dict.fromkeys(
@@ -62,8 +65,8 @@ def _of_model(name: str | Path, shapes: ShapeSet | None, precisions: Sequence[st
                     _measure(row, Path(folder), data, (network, card), probes)
             except InputError as error:
                 row["reason"] = str(error)
-            if shapes is not None and row["accuracy"] is not None:
-                row["data"] = data_name(shapes.name)
+            if split is not None and row["accuracy"] is not None:
+                row["data"] = data_name(split.test.name)
             row["status"] = "refused" if row["reason"] else "ok"
             yield row
 

@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from foundry_core.card import ModelCard
-from foundry_core.data.shapes import ShapeSet
+from foundry_core.data.shapes import load_shapes
 from foundry_core.export.graph import example_inputs, output_names, perceive
 from foundry_core.models.heads import Perception
 from foundry_core.runtime.session import Session
+
+if TYPE_CHECKING:
+    from foundry_core.evaluation.probe import Split
 
 UNSEEN = 1_000_003  # seed of the clouds
 CLOUDS = 8
@@ -43,6 +49,13 @@ def token_cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float((product / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1) + 1e-12)).mean())
 
 
+def read_split(path: str | Path) -> Split:
+    """What a probe learns from and is judged on; InputError where the set has no labels or no test split."""
+    from foundry_core.evaluation.probe import Split
+
+    return Split.of(load_shapes(path))
+
+
 class Probes:
     """Linear probes on the features of a model and of its exported forms, at the default budget.
 
@@ -54,12 +67,11 @@ class Probes:
         accuracy: percent of test shapes that torch's features are told right by, the mean over the seeds.
     """
 
-    def __init__(self, network: Perception, card: ModelCard, shapes: ShapeSet, seeds: int = 3) -> None:
+    def __init__(self, network: Perception, card: ModelCard, split: Split, seeds: int = 3) -> None:
         from foundry_core.evaluation.features import Source, group_clouds, pooled_features
-        from foundry_core.evaluation.probe import Split, choose_strength
+        from foundry_core.evaluation.probe import choose_strength
         from foundry_core.export.rewrite import fused_backbone
 
-        split = Split.of(shapes)
         self._labels = split.train.label, split.test.label
         self._groups = [group_clouds(part.points, card.preprocessing) for part in (split.train, split.test)]
         backbone = fused_backbone(network.backbone)  # the same numbers, sooner
@@ -82,9 +94,9 @@ class Probes:
         return self._accuracy(*(session_features(session, groups) for groups in self._groups))
 
 
-def accuracy_drop(session: Session, network: Perception, card: ModelCard, shapes: ShapeSet, seeds: int = 3) -> float:
+def accuracy_drop(session: Session, network: Perception, card: ModelCard, split: Split, seeds: int = 3) -> float:
     """Points of accuracy that a linear probe loses by the exported form, see :class:`Probes`."""
-    probes = Probes(network, card, shapes, seeds)
+    probes = Probes(network, card, split, seeds)
     return probes.accuracy - probes.of(session)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from foundry_core.card import CARD_FILE, GRAPH_FILE, ModelCard, find_model, load_card, write_card
-from foundry_core.data.shapes import load_shapes
 from foundry_core.errors import InputError
 from foundry_core.export.graph import convert, serialize
 from foundry_core.export.quantize import quantize
-from foundry_core.export.verify import accuracy_drop, agreement
+from foundry_core.export.verify import accuracy_drop, agreement, read_split
 from foundry_core.files import write_atomically
 from foundry_core.models.registry import load_model
+from foundry_core.runtime.openvino_session import require_openvino
 from foundry_core.runtime.session import Precision, graph_files, open_session
 
 Format = Literal["onnx", "openvino"]
@@ -64,9 +64,12 @@ def export_model(
 
     Raises:
         InputError: the graph does not agree with torch as well as its precision must, or a runtime is missing;
-            nothing is written then.
+            nothing is written then. A missing runtime or a bad shape set is found before any work.
     """
     names = graph_files(RUNTIME[format], precision)
+    if format == "openvino":
+        require_openvino()
+    split = None if check is None else read_split(check)
     directory = find_model(name_or_path)
     network, card = load_model(directory)
     target = directory if out is None else Path(out)
@@ -81,7 +84,7 @@ def export_model(
         differences, cosine = agreement(session, network, card)
         if reason := disagreement(precision, differences, cosine):
             raise InputError(f"{directory}: {reason}")
-        drop = None if check is None else accuracy_drop(session, network, card, load_shapes(check))
+        drop = None if check is None else accuracy_drop(session, network, card, split)
         if reason := loss(precision, drop):
             raise InputError(f"{check}: {reason}")
         target.mkdir(parents=True, exist_ok=True)

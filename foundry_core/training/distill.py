@@ -163,6 +163,8 @@ def _fitting(start: nn.Module, student: Student) -> dict[str, Tensor]:
 
 def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architecture:
     """The student's architecture, with the teacher's feature width."""
+    if teacher.kind != "teacher":
+        raise InputError(f"{source}: teacher: {config.teacher} is a {teacher.kind}; name a teacher")
     architecture, weights = config.architecture, config.losses
     if architecture.supertokens is None:
         raise InputError(f"{source}: architecture.supertokens: missing; a student needs it")

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from foundry_core import geometry
 from foundry_core.architecture import Preprocessing
 from foundry_core.children import end_with_parent
+from foundry_core.errors import InputError
 from foundry_core.training.processes import Share
 
 
@@ -48,10 +49,22 @@ def _tensors(arrays: tuple[np.ndarray, ...]) -> tuple[Tensor, ...]:
     return tuple(map(torch.from_numpy, arrays))
 
 
+def _in_one_line(batches: Iterator[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    """The batches; the InputError of a worker, which comes with the worker's whole traceback, as it was raised."""
+    try:
+        yield from batches
+    except InputError as error:
+        name = f"{InputError.__module__}.{InputError.__name__}: "
+        raise InputError(str(error).rpartition(name)[2]) from None
+
+
 def batches_from(dataset: Dataset, share: Share, step: int, workers: int) -> Iterator[tuple[Tensor, ...]]:
     """Endless micro-batches of one process, starting with the first of ``step``.
 
     Any number of workers gives the same sequence, and any number of processes shares the same batches.
+
+    Raises:
+        InputError: that of the data set.
     """
     loader = DataLoader(
         dataset,
@@ -64,4 +77,4 @@ def batches_from(dataset: Dataset, share: Share, step: int, workers: int) -> Ite
         generator=torch.Generator(),
     )
     # workers send arrays: a tensor's memory is handed over on request, and an interrupt could come in between
-    return map(_tensors, loader)
+    return _in_one_line(map(_tensors, loader))

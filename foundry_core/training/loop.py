@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop that every task shares: schedule, checkpoints that survive a kill, and a live table."""
+"""The training loop that every task shares: schedule, checkpoints that survive a kill, and what is shown of it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import yaml
-from rich import get_console
-from rich.live import Live
-from rich.table import Table
 from torch import Tensor, nn
 
 from foundry_core.card import ModelCard, Training, TrainingData
@@ -29,6 +26,7 @@ from foundry_core.models.registry import save_model
 from foundry_core.schema import Settings
 from foundry_core.training.averaging import AveragedWeights
 from foundry_core.training.config import LoopConfig
+from foundry_core.training.display import Display, say
 from foundry_core.training.interrupt import StepwiseInterrupt
 from foundry_core.training.precision import mixed_precision
 from foundry_core.training.processes import Share, agree, average, from_first, join
@@ -50,10 +48,6 @@ class Task(Protocol):
 
     def losses(self, batch: Any, progress: float) -> dict[str, Tensor]:
         """Scalars of one batch; ``loss`` is minimised, the others are logged. ``progress`` runs from 0 to 1."""
-
-
-def _warn(message: str) -> None:
-    get_console().print(message, markup=False, emoji=False, highlight=False)  # above the live table, if there is one
 
 
 class Run:
@@ -192,12 +186,12 @@ class Run:
 
         Args:
             batches: gives this process's micro-batches, see ``share``, from a step on.
-            title: of the live table.
+            title: of what is shown.
 
         Returns:
             mean of the logged scalars over the last stretch of the run.
         """
-        with RunLog.sole(self.directory, _warn) if self.leads else nullcontext() as log:
+        with RunLog.sole(self.directory, say) if self.leads else nullcontext() as log:
             self.resume()
             if log:
                 log.cut(self.step or -1)
@@ -214,7 +208,7 @@ class Run:
         self.task.module.train()
         with (
             StepwiseInterrupt(self.save, together=world() > 1) as interrupt,
-            Live(refresh_per_second=1) if log else nullcontext() as live,
+            Display(title) if log else nullcontext() as display,
         ):
             stream = batches(self.step)
             while self.progress() < 1.0:
@@ -233,7 +227,7 @@ class Run:
                             if self.probes:
                                 row |= self.probes(self.step, self.progress() >= 1.0)
                             log.add(row)
-                            live.update(_table(title, {**row, "done": f"{100 * self.progress():.0f} %"}))
+                            display.show(row, self.progress())
                     if time.monotonic() - last_save > self.config.checkpoint_seconds:
                         self._try_to_save()
                         self._draw(log)
@@ -252,13 +246,13 @@ class Run:
         try:
             draw_curves(text, self.directory / CURVES, str(self.directory))
         except InputError as error:
-            _warn(str(error))
+            say(str(error))
 
     def _try_to_save(self) -> None:
         try:
             self.save()
         except OSError as error:
-            _warn(f"{CHECKPOINT}: not written ({error.strerror}), the last one is of step {self.saved}; make room")
+            say(f"{CHECKPOINT}: not written ({error.strerror}), the last one is of step {self.saved}; make room")
 
     def _row(self) -> dict[str, Any]:
         rate = round(self.step * self.config.batch / max(self.elapsed, 1e-9), 1)
@@ -295,11 +289,3 @@ class Run:
         if self.device.type == "cpu":
             return batch
         return tuple(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in batch)
-
-
-def _table(title: str, row: dict[str, Any]) -> Table:
-    table = Table(title=title)
-    for key in row:
-        table.add_column(key, justify="right")
-    table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
-    return table

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,10 +28,14 @@ def average_models(models: Sequence[str], shares: Sequence[float], out: Path) ->
         shares: weight of each, positive; their sum need not be one.
 
     Raises:
-        InputError: fewer than two models, another number of shares, or models that differ in more than weights.
+        InputError: fewer than two models, another number of shares, a share that is not positive and finite, or models
+            that differ in more than weights.
     """
-    if len(models) < 2 or len(shares) != len(models) or min(shares, default=0) <= 0:
-        raise InputError(f"--share: give one positive number for each of two models or more, not {len(shares)}")
+    if len(models) < 2 or len(shares) != len(models):
+        raise InputError(f"--share: give one for each of two models or more; here are {len(models)} and {len(shares)}")
+    for share in shares:
+        if not 0 < share < math.inf:  # NaN is neither
+            raise InputError(f"--share {share:g}: no share of a mean; give a positive number")
     loaded = [load_model(name) for name in models]
     network, card = loaded[0]
     for name, (_, other) in zip(models[1:], loaded[1:], strict=True):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foundry_core.cli.common import console, error_console, require_writable, write_json
+from foundry_core.cli.common import console, error_console, require_picture, require_writable, write_json
 from foundry_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,9 +23,22 @@ Model = Annotated[str | None, typer.Option("--model", help="shipped model or mod
 Budget = Annotated[int | None, typer.Option("--budget", min=1, help="supertokens to run with")]
 
 
+def _require_topic(name: str, option: str) -> None:
+    """Raise InputError where ROS takes ``name`` for no topic."""
+    from rclpy.exceptions import NameValidationException
+    from rclpy.expand_topic_name import expand_topic_name
+    from rclpy.validate_full_topic_name import validate_full_topic_name
+
+    try:
+        validate_full_topic_name(expand_topic_name(name, "perception_node", "/"))
+    except (NameValidationException, ValueError):
+        raise InputError(f"{option} '{name}': no name of a topic; give one such as /lidar/points") from None
+
+
 def _settings(params: Path | None, perception: dict[str, Any], replay: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Dotted parameters of each node: defaults, then the file, then what was given on the command line."""
-    from foundry_core.card import find_model
+    from foundry_core.card import find_model, load_card
+    from foundry_core.runtime.session import check_budget
     from foundry_ros import parameters
 
     settings = parameters.read_parameters(params) if params else {n: s() for n, s in parameters.NODES.items()}
@@ -36,6 +49,8 @@ def _settings(params: Path | None, perception: dict[str, Any], replay: dict[str,
     for name, schema in parameters.NODES.items():
         parameters.from_dotted(schema, values[name], "command line")
     model = find_model(values["perception_node"]["model"])
+    where = f"{params}: budget:" if perception["budget"] is None else "--budget"
+    check_budget(load_card(model, verify=False), values["perception_node"].get("budget"), where)
     values["perception_node"]["model"] = str(model.resolve())
     return values
 
@@ -78,6 +93,7 @@ def run_replay(
         if values["bag_replay"].get("clock"):
             values["perception_node"]["use_sim_time"] = True
         source = values["bag_replay"]["output"]
+        _require_topic(source, f"{params}: bag_replay: output:")
         with (
             processes.one_interrupt(),
             processes.Domain() as domain,
@@ -198,11 +214,12 @@ def replay(
     """
     from foundry_ros.processes import NodeFailed
 
-    outputs = {"--json": json_file, "--results": results, "--picture": picture, "--plot": plot}
-    for option, path in outputs.items():
-        require_writable(path, option)
-        if option in ("--picture", "--plot") and path and path.suffix.lower() != ".png":
-            raise InputError(f"{path}: pictures are written as .png; give {option} a name that ends so")
+    require_writable(json_file, "--json", bag, params)
+    require_writable(results, "--results", bag, params)
+    require_picture(picture, "--picture", bag, params)
+    require_picture(plot, "--plot", bag, params)
+    if results is not None and results.suffix != ".npz":
+        raise InputError(f"{results}: results are written as .npz; give --results a name that ends so")
     if fast and rate is not None:
         raise InputError("--fast: sends as fast as the node answers; leave --rate out")
     play = {"in_flight": 2 if fast else None, "start": start, "duration": duration, "loop": loop, "also": also,
@@ -238,6 +255,7 @@ def up(
     from foundry_ros import processes
 
     processes.require_ros()
+    _require_topic(input_topic, "--input")
     values = _settings(params, {"model": model, "budget": budget}, {})["perception_node"]
     environment = processes.open_environment()
     code = 0

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from foundry_core.card import load_card
+from foundry_core.cli import bench_plan
 from foundry_core.cli.main import main
 from foundry_core.runtime.bench import run_benchmark
 from foundry_core.runtime.bench_worker import Spec
@@ -64,6 +65,12 @@ def test_bad_options_end_with_one_line(tiny_model, capsys, arguments, words):
     model = () if "--model" in arguments else ("--model", tiny_model)
     assert foundry("bench", *model, "--quick", *arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_an_unknown_output_is_found_before_any_model_is_made(tiny_model, capsys, monkeypatch):
+    monkeypatch.setattr(bench_plan, "models", lambda *_: pytest.fail("graphs were made first"))
+    assert foundry("bench", "--model", tiny_model, "--outputs", "everything") == 2
+    assert "--outputs everything" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [None, {}, {"upsampling": "none", "mlp_ratio": 2.0}, {"assignment": "fps"}])

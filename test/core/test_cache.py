@@ -44,6 +44,14 @@ def build(teacher, folder, clouds):
     return cache.build_cache(folder, network, stream(), SIZE, clouds, 24, workers=0)
 
 
+def test_what_is_made_first_is_said_once(teacher, tmp_path, capsys):
+    build(teacher, tmp_path, 20)
+    said = capsys.readouterr().out
+    assert "20 clouds are made first" in said and "--minutes" in said and "s for 1,000 clouds" in said
+    build(teacher, tmp_path, 20)
+    assert capsys.readouterr().out == ""
+
+
 def test_cached_records_are_what_the_stream_and_the_teacher_give(teacher, tmp_path):
     paths = build(teacher, tmp_path / "cache", 20)
     assert [path.name for path in paths] == ["00000.npy", "00001.npy"]

@@ -69,10 +69,30 @@ def test_help_lists_what_is_there_and_every_command_has_an_example(foundry):
         assert "Example" in out, f"{command} has no example"
 
 
-def test_usage_errors_end_with_code_2(foundry):
-    for arguments in (["no-such-command"], ["predict"], ["models", "--no-such-option"], ["embed", "--model", "x"]):
-        code, _, err = foundry(*arguments)
-        assert code == 2 and "Traceback" not in err
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["no-such-command"], ["no-such-command", "`foundry --help`"]),
+        (["evaluate", "nothing"], ["nothing", "`foundry evaluate --help`"]),
+        (["predict"], ["PATH", "`foundry predict --help`"]),
+        (["models", "--no-such-option"], ["--no-such-option", "`foundry models --help`"]),
+        (["embed", "--model", "x"], ["--data"]),
+        (["predict", "x.ply", "--budget", "0"], ["--budget", ": should be greater than or equal to 1; see"]),
+        (["predict", "x.ply", "--runtime", "tvm"], ["--runtime", "'tvm' is not one of"]),
+    ],
+)
+def test_a_usage_error_is_one_line_that_names_the_help_page(foundry, arguments, words):
+    refused(foundry(*arguments), "foundry: ", *words)
+
+
+def test_a_group_without_a_command_shows_its_help_page(foundry):
+    for group in ([], ["evaluate"], ["shapes"]):
+        code, out, err = foundry(*group)
+        assert code == 2 and "Commands" in out and err == ""
+
+
+def test_help_keeps_the_brackets_of_an_extra(foundry):
+    assert "foundry_ros[openvino]" in foundry("predict", "--help")[1].replace("\n", "")
 
 
 def test_the_installed_program_exits_with_2_and_one_line(tmp_path):
@@ -393,7 +413,7 @@ def test_embed_refuses_what_it_cannot_do(foundry, model, shapes, tmp_path):
     refused(foundry("embed", "--model", model, "--data", shapes, "--out", tmp_path / "f.csv"), "f.csv", ".npz")
     refused(foundry("embed", "--model", "no-such-model", "--data", shapes, "--out", out), "no-such-model")
     before = shapes.read_bytes()
-    refused(foundry("embed", "--model", model, "--data", shapes, "--out", shapes), "is the shape set itself")
+    refused(foundry("embed", "--model", model, "--data", shapes, "--out", shapes), "is what the command reads")
     assert shapes.read_bytes() == before
     np.savez(tmp_path / "bad.npz", points=np.full((2, 9, 3), np.inf, np.float32))
     refused(foundry("embed", "--model", model, "--data", tmp_path / "bad.npz", "--out", out), "bad.npz", "infinite")

@@ -45,6 +45,12 @@ def test_distillation_explains_more_of_the_teacher_as_it_goes_on(tmp_path):
             assert torch.equal(student[name], value), name
 
 
+def test_a_student_is_no_teacher(tmp_path):
+    values = {"name": "student", "teacher": "foundry-edge", "architecture": ARCHITECTURE, "loop": LOOP}
+    with pytest.raises(InputError, match="teacher: foundry-edge is a student; name a teacher"):
+        distill(parse(DistillConfig, values, "test"), tmp_path / "student")
+
+
 def test_elastic_students_learn_from_one_cache_of_teacher_features(tmp_path):
     pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
     values = {

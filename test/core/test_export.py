@@ -20,6 +20,7 @@ from foundry_core.export.rewrite_student import BASELINES, balanced  # noqa: E40
 from foundry_core.export.write import export_graph, export_model  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.models.supertokens import sinkhorn  # noqa: E402
+from foundry_core.runtime import openvino_session  # noqa: E402
 from foundry_core.runtime.session import open_session  # noqa: E402
 
 MODES = ("residual", "cross-attention", "residual+cross-attention")
@@ -191,13 +192,24 @@ def test_what_does_not_agree_is_not_written(student, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("lost", [0.4, 0.6])
 def test_a_loss_of_accuracy_is_refused_above_half_a_point(student, tmp_path, monkeypatch, lost):
-    monkeypatch.setattr(write, "load_shapes", lambda path: None)
+    monkeypatch.setattr(write, "read_split", lambda path: None)
     monkeypatch.setattr(write, "accuracy_drop", lambda *_: lost)
     if lost < 0.5:
         assert export_model(student, out=tmp_path / "out", check="shapes.npz").drop == lost
     else:
         with pytest.raises(InputError, match="shapes.npz: fp32: probe accuracy drops by 0.60 points, above 0.5"):
             export_model(student, out=tmp_path / "out", check="shapes.npz")
+
+
+def test_what_is_missing_is_found_before_any_work(student, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "convert", lambda *_: pytest.fail("the graph was made first"))
+    np.savez(tmp_path / "bare.npz", points=np.random.default_rng(0).normal(size=(8, 100, 3)))
+    for check, complaint in (("none.npz", "no such file"), (tmp_path / "bare.npz", "split: missing")):
+        with pytest.raises(InputError, match=complaint):
+            export_model(student, out=tmp_path / "out", check=check)
+    monkeypatch.setattr(openvino_session, "openvino", None)
+    with pytest.raises(InputError, match="openvino is not installed"):
+        export_model(student, "openvino", out=tmp_path / "out")
 
 
 def test_the_probe_of_an_exact_export_loses_nothing(student, tmp_path):

@@ -44,7 +44,14 @@ def test_weights_and_statistics_are_means_and_the_heads_are_the_firsts(foundry, 
 
 @pytest.mark.parametrize(
     ("others", "complaint"),
-    [([("second", 1.0)], "architecture"), ([("first", 0.0)], "--share"), ([], "--share")],
+    [
+        ([("second", 1.0)], "architecture"),
+        ([("first", 0.0)], "--share 0:"),
+        ([("first", -0.5)], "--share -0.5:"),
+        ([("first", "nan")], "--share nan:"),
+        ([("first", "inf")], "--share inf:"),
+        ([], "--share"),
+    ],
 )
 def test_what_has_no_mean_is_refused(foundry, tmp_path, others, complaint):
     write(tmp_path / "first", 0)

@@ -49,6 +49,16 @@ def test_pretraining_goes_on_from_a_teacher(tmp_path):
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in learned)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_is_missing_is_one_short_line(foundry, tmp_path, workers):
+    shards = {"urls": str(tmp_path / "none.tar"), "weight": 1e9}
+    settings = {**PRETRAIN, "loop": {**LOOP, "workers": workers}, "data": {"shards": [shards]}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    code, _, err = foundry("pretrain", "--config", tmp_path / "config.yaml", "--out", tmp_path / "run")
+    assert code == 2 and err.startswith(f"foundry: {tmp_path}/none.tar: cannot be read"), err
+    assert "Traceback" not in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

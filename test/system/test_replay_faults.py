@@ -79,6 +79,8 @@ def test_a_twin_is_refused(street_bag, model, monkeypatch):
 def test_bad_input_is_one_line_and_exit_code_2(street_bag, model, tmp_path):
     typo = tmp_path / "typo.yaml"
     typo.write_text("perception_node:\n  ros__parameters:\n    modle: x\n")
+    odd = tmp_path / "odd.yaml"
+    odd.write_text("bag_replay:\n  ros__parameters:\n    output: '1 2'\n")
     damaged = write_tiny_model(tmp_path / "damaged")
     (damaged / "model.onnx").write_bytes(b"not a graph")
     (tmp_path / "empty").mkdir()
@@ -97,6 +99,9 @@ def test_bad_input_is_one_line_and_exit_code_2(street_bag, model, tmp_path):
         ((street_bag, "--topic", "/other"), "/other"),
         ((street_bag, "--params", typo), "modle: unknown key"),
         ((street_bag, "--params", tmp_path / "none.yaml"), "no such file"),
+        ((street_bag, "--params", odd), "output: '1 2'"),
+        ((street_bag, "--budget", 3), "--budget 3: "),
+        ((street_bag, "--results", tmp_path / "x.txt"), ".npz"),
         ((street_bag, "--model", "no-such-model"), "no-such-model: neither"),
         ((street_bag, "--model", damaged), "wrong SHA-256"),
         ((street_bag, "--picture", tmp_path), "--picture"),

@@ -75,3 +75,12 @@ def test_up_refuses_what_it_cannot_use(tmp_path):
     typo.write_text("perception_node:\n  ros__parameters:\n    scene:\n      nothing: 1\n")
     ended = foundry("up", "--params", typo)
     assert ended.returncode == 2 and "scene.nothing: unknown key" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--input", "bad topic!"), ("--input", ""), ("--input", "a//b"), ("--budget", "3")]
+)
+def test_an_option_that_no_node_could_use_is_one_line(model, option, value):
+    ended = foundry("up", "--model", model, option, value)
+    assert ended.returncode == 2 and ended.stderr.startswith(f"foundry: {option} "), ended.stderr
+    assert ended.stderr.count("\n") == 1 and value in ended.stderr

@@ -127,6 +127,8 @@ def read_results(results: Iterable[Path], bench: Iterable[Path] = ()) -> Results
         if any("p50_ms" in row for row in rows):
             raise InputError(f"{path}: has rows of `foundry bench`; give it to --bench")
         for number, row in enumerate(rows):
+            if "protocol" not in row:
+                raise InputError(f"{path}: row {number}: has no protocol; give what `foundry evaluate --json` wrote")
             _add(found.rows, seen, parse(Row, row, f"{path}: row {number}"), path)
         protocols = ", ".join(dict.fromkeys(str(row["protocol"]) for row in rows))
         found.sources.append((path.name, f"{_count(len(rows))} of {protocols}"))
