@@ -59,11 +59,18 @@ def parse(model: type[S], values: Any, source: str | Path) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        if first["type"] == "extra_forbidden":
-            reason = "unknown key; remove it or correct its spelling"
-        else:
-            reason = first["msg"]
-        raise InputError(f"{source}: {key}: {reason}") from None
+        raise InputError(f"{source}: {key}: {_reason(first)}") from None
+
+
+def _reason(error: Any) -> str:
+    """What is wrong and what to do, of an error that pydantic describes."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    return {
+        "extra_forbidden": "unknown key; remove it or correct its spelling",
+        "missing": "missing; give it a value",
+        "model_type": "expected keys and their values",
+    }.get(error["type"], error["msg"])
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -73,8 +80,10 @@ def read_yaml(path: str | Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error.__class__.__name__}); give a YAML file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is no text; give a YAML file") from None
     try:
         return yaml.load(text, _StrictLoader) or {}  # a SafeLoader
     except _RepeatedKey as error:

@@ -2,9 +2,10 @@
 """YAML files: plain values come through, everything else is one line that names file and line."""
 
 import pytest
+from pydantic import model_validator
 
 from foundry_core.errors import InputError
-from foundry_core.schema import read_yaml
+from foundry_core.schema import Settings, parse, read_yaml
 
 
 def test_plain_values_anchors_and_an_empty_file(tmp_path):
@@ -23,7 +24,7 @@ def test_plain_values_anchors_and_an_empty_file(tmp_path):
         ("a: [", "not valid YAML"),
         ("? [1, 2]\n: 3\n", "not valid YAML"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
-        (b"\xff\xfe\x00", "cannot be read as text"),
+        (b"\xff\xfe\x00", "is no text"),
     ],
 )
 def test_a_faulty_file_is_named_in_one_line(tmp_path, text, message):
@@ -32,3 +33,34 @@ def test_a_faulty_file_is_named_in_one_line(tmp_path, text, message):
     with pytest.raises(InputError, match=message) as caught:
         read_yaml(path)
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read .*give a YAML file"):
+        read_yaml(tmp_path)
+
+
+class _Size(Settings):
+    low: int
+    high: int = 9
+
+    @model_validator(mode="after")
+    def _rises(self):
+        if self.low > self.high:
+            raise ValueError("low must not exceed high")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({}, "here: low: missing; give it a value"),
+        ({"low": 10}, "here: (top level): low must not exceed high"),
+        ([1], "here: (top level): expected keys and their values"),
+        ({"low": 1, "middle": 2}, "here: middle: unknown key; remove it or correct its spelling"),
+    ],
+)
+def test_what_does_not_fit_the_schema_is_said_in_plain_words(values, line):
+    with pytest.raises(InputError) as caught:
+        parse(_Size, values, "here")
+    assert str(caught.value) == line
