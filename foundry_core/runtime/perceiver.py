@@ -120,7 +120,7 @@ class Perceiver:
         self.budget = budget or self.card.budget
 
     def warm_up(self) -> None:
-        """Compile every kernel, run the network and time every budget, so that no frame has to: not the first one, nor
+        """Compile every kernel, run the network and time the budgets, so that no frame has to: not the first one, nor
         the first with other settings."""
         rng = np.random.default_rng(0)
         floor = rng.uniform([-5, -5, -1], [5, 5, -0.98], (4000, 3))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry_core.runtime.budget import POINTS_PER_SUPERTOKEN, BudgetController
-from foundry_core.runtime.deadline import answer_in_time
+from foundry_core.runtime.deadline import answer_in_time, measured_cost_ms
 
 COST = {1: 1.0, 2: 1.2, 4: 1.6, 8: 2.4, 16: 4.0}
 MANY = 16 * POINTS_PER_SUPERTOKEN
@@ -143,3 +143,17 @@ def test_costs_must_be_positive_and_never_fall():
     for wrong in ({}, {0: 1.0}, {1: 0.0}, {1: float("nan")}):
         with pytest.raises(ValueError, match="positive time"):
             BudgetController(wrong)
+
+
+def test_what_budgets_cost_is_timed_at_both_ends(monkeypatch):
+    asked, clock = [], Machine()
+    monkeypatch.setattr("foundry_core.runtime.deadline.time.perf_counter", lambda: 1e-3 * clock.now)
+
+    def answer(budget: int) -> None:
+        asked.append(budget)
+        clock.now += 4 * (2.0 + 0.25 * budget)  # ms, of four objects
+
+    cost = measured_cost_ms(answer, [4, 16, 1, 8], 4)
+    assert set(asked) == {1, 16}
+    assert cost == pytest.approx({1: 2.25, 4: 3.0, 8: 4.0, 16: 6.0})
+    assert measured_cost_ms(answer, [8], 4) == pytest.approx({8: 4.0})
