@@ -112,7 +112,7 @@ class DistillConfig(Settings):
     tokenizer_share: float = Field(
         0.0,
         ge=0,
-        lt=1,
+        le=1,
         description="share of the run, at its start, in which the tokenizer alone learns, to give the teacher's tokens",
     )
     architecture: Architecture

@@ -98,4 +98,4 @@ def test_the_command_writes_a_row(tiny_model, tmp_path, capsys):
 
 def test_bad_options_are_one_line(capsys):
     assert foundry("evaluate", "tracks", "--seconds", "9999") == 2
-    assert capsys.readouterr().err.startswith("foundry: foundry evaluate: seconds:")
+    assert capsys.readouterr().err.startswith("foundry: invalid value for '--seconds'")

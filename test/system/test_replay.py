@@ -43,6 +43,7 @@ def test_lock_step_processes_every_frame(street_bag, model, tmp_path):
     assert (report["frames_sent"], report["frames_processed"], report["frames_dropped"]) == (FRAMES, FRAMES, 0)
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"] <= report["latency_ms"]["max"] < 10_000
     assert report["model"] == "tiny" and report["rate"] == 0
+    assert report["counts"]["objects"] > 0 == report["counts"]["objects_without_time"]  # who waits hurries nobody
     assert {"decode", "publish"} < set(report["phases_ms"])
     assert sum(report["phases_ms"].values()) < report["latency_ms"]["max"] + 200
 
@@ -82,7 +83,7 @@ def test_throughput_in_loops_with_the_clock_and_a_plot(street_bag, model, tmp_pa
     assert counts["sent"] == sent == counts["received"] + counts["lost_on_the_way"]
     assert counts["received"] == counts["processed"] + counts["dropped"] + counts["rejected"] + counts["skipped"]
     assert counts["processed"] == report["frames_processed"] + counts["answers_lost"] + counts["unexpected"] > 0
-    assert counts["objects"] > 0 == counts["objects_without_time"], "who waits for answers hurries nobody"
+    assert counts["objects"] > 0
     assert report["frames_per_s"] > 0 and plot.read_bytes()[:4] == b"\x89PNG"
 
 
