@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from foundry_core.architecture import EncoderConfig, Preprocessing, ShallowTokenizerConfig
+from foundry_core.architecture import Architecture, EncoderConfig, Preprocessing
 from foundry_core.card import ModelCard
 from foundry_core.models.schedule import schedule
 
@@ -60,7 +60,7 @@ def merging_products(card: ModelCard, supertokens: int) -> list[Product]:
     encoder, g = card.architecture.encoder, card.preprocessing.groups
     d, size = encoder.width, encoder.width // encoder.heads
     hidden = int(d * encoder.mlp_ratio)
-    found = [*_tokenizer(card), *position_products(g, encoder)]
+    found = [*tokenizer_products(card.architecture, card.preprocessing, g), *position_products(g, encoder)]
     n = g
     for left in schedule(g, min(supertokens, g), encoder.depth):
         found += attention_products(n, encoder)
@@ -84,7 +84,7 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     architecture = card.architecture
     encoder, d = architecture.encoder, architecture.encoder.width
     g = card.preprocessing.groups
-    yield from _tokenizer(card)
+    yield from tokenizer_products(architecture, card.preprocessing, g)
     yield from position_products(g, encoder)
     if architecture.supertokens is None or budget is None:
         yield from block_products(g, encoder)
@@ -121,27 +121,23 @@ def _backbone(card: ModelCard, budget: int | None) -> Iterator[Product]:
     yield Product(g, half, architecture.token_width)
 
 
-def shallow_products(
-    tokenizer: ShallowTokenizerConfig, size: Preprocessing, groups: int, width: int
+def tokenizer_products(
+    architecture: Architecture, size: Preprocessing, groups: int, composed: bool = True
 ) -> Iterator[Product]:
-    """Of the shallow tokenizer on so many patches."""
-    yield Product(groups * size.neighbors, 3, tokenizer.directions)
-    yield Product(groups, 2 * tokenizer.directions + 1, tokenizer.hidden)
-    yield Product(groups, tokenizer.hidden, tokenizer.hidden)
-    yield Product(groups, tokenizer.hidden, width)
-
-
-def _tokenizer(card: ModelCard) -> Iterator[Product]:
-    tokenizer, g = card.architecture.tokenizer, card.preprocessing.groups
+    """Of the tokenizer on so many patches; for inference its second and third map are ``composed`` for a point."""
+    tokenizer, width = architecture.tokenizer, architecture.encoder.width
     if tokenizer.kind == "shallow":
-        yield from shallow_products(tokenizer, card.preprocessing, g, card.architecture.encoder.width)
+        yield Product(groups * size.neighbors, 3, tokenizer.directions)
+        yield Product(groups, 2 * tokenizer.directions + 1, tokenizer.hidden)
+        yield Product(groups, tokenizer.hidden, tokenizer.hidden)
+        yield Product(groups, tokenizer.hidden, width)
         return
-    rows = g * -(-card.preprocessing.neighbors // tokenizer.stride)
+    rows = groups * -(-size.neighbors // tokenizer.stride)
     yield Product(rows, 3, tokenizer.first)
     yield Product(rows, tokenizer.first, tokenizer.second)
-    yield Product(g, tokenizer.second, tokenizer.third)
-    yield Product(rows, tokenizer.first, tokenizer.third)
-    yield Product(g if tokenizer.pool == "before" else rows, tokenizer.third, card.architecture.encoder.width)
+    yield Product(groups, tokenizer.second, tokenizer.third)
+    yield Product(rows, tokenizer.first if composed else tokenizer.second, tokenizer.third)
+    yield Product(groups if tokenizer.pool == "before" else rows, tokenizer.third, width)
 
 
 def position_products(tokens: int, encoder: EncoderConfig) -> Iterator[Product]:

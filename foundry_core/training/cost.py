@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from foundry_core.models.objective_config import JepaObjective, MaeObjective
-from foundry_core.runtime.macs import Product, block_products, position_products, shallow_products
+from foundry_core.runtime.macs import Product, block_products, position_products, tokenizer_products
 from foundry_core.training.config import PretrainConfig
 
 _FORWARD, _BOTH = 1, 3  # the gradient of a product takes two more of its size
@@ -14,16 +14,7 @@ _FORWARD, _BOTH = 1, 3  # the gradient of a product takes two more of its size
 
 def _tokenizer(config: PretrainConfig, groups: int) -> Iterator[Product]:
     """In training the maps of the tokenizer are not composed, as they are for the robot."""
-    tokenizer, d = config.architecture.tokenizer, config.architecture.encoder.width
-    if tokenizer.kind == "shallow":
-        yield from shallow_products(tokenizer, config.preprocessing, groups, d)
-        return
-    rows = groups * -(-config.preprocessing.neighbors // tokenizer.stride)
-    yield Product(rows, 3, tokenizer.first)
-    yield Product(rows, tokenizer.first, tokenizer.second)
-    yield Product(groups, tokenizer.second, tokenizer.third)
-    yield Product(rows, tokenizer.second, tokenizer.third)
-    yield Product(groups if tokenizer.pool == "before" else rows, tokenizer.third, d)
+    return tokenizer_products(config.architecture, config.preprocessing, groups, composed=False)
 
 
 def _parts(config: PretrainConfig) -> Iterator[tuple[int, Iterator[Product]]]:
