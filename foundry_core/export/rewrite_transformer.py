@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.models.tokenizer import ShallowTokenizer, Tokenizer, scale_to_extent
+from foundry_core.models.tokenizer import ShallowTokenizer, Tokenizer, describe
 from foundry_core.models.transformer import Attention, Block, Encoder
 
 
@@ -84,19 +84,15 @@ class FusedShallowTokenizer(nn.Module):
     def __init__(self, tokenizer: ShallowTokenizer):
         super().__init__()
         self.config = tokenizer.config
-        self.point = linear(tokenizer.point.weight, tokenizer.point.bias)
         with torch.no_grad():
             scale, shift = _scale_shift(tokenizer.norm)
             weight = tokenizer.first.weight * scale
             self.first = linear(weight, tokenizer.first.bias + tokenizer.first.weight @ shift)
-        self.second, self.token = tokenizer.second, tokenizer.token
+        self.point, self.second, self.token = tokenizer.point, tokenizer.second, tokenizer.token
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
-        b, g, k, _ = neighborhoods.shape
-        scaled, log_extent = scale_to_extent(neighborhoods.reshape(b * g, k, 3))
-        along = self.point(scaled.view(b * g * k, 3)).view(b * g, k, -1)
-        described = torch.cat([along.amax(dim=1), torch.relu(along).mean(dim=1), log_extent], dim=1)
-        return self.token(F.gelu(self.second(F.gelu(self.first(described)))))  # (B*G, d)
+        x = self.first(describe(self.point, neighborhoods))
+        return self.token(F.gelu(self.second(F.gelu(x))))  # (B*G, d)
 
 
 def fused_tokenizer(tokenizer: Tokenizer | ShallowTokenizer) -> nn.Module:

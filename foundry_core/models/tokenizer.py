@@ -49,8 +49,8 @@ class ShallowTokenizer(nn.Module):
 
     A patch is scaled to its extent and described by what its points are along a few learned directions: the maximum,
     which traces its hull, and the mean of the positive part, which weighs it; and by the logarithm of the extent. Two
-    hidden layers, once for each patch, make the token of it. All points are read, for a fifth of the products that a
-    slim mini-PointNet needs.
+    hidden layers, once for each patch, make the token of it. All points are read, for a third of the products that the
+    slim mini-PointNet of foundry-edge needs.
     """
 
     def __init__(self, config: ShallowTokenizerConfig, width: int):
@@ -65,18 +65,19 @@ class ShallowTokenizer(nn.Module):
         self.token = nn.Linear(config.hidden, width)
 
     def forward(self, neighborhoods: Tensor) -> Tensor:
-        b, g, k, _ = neighborhoods.shape
-        scaled, log_extent = scale_to_extent(neighborhoods.reshape(b * g, k, 3))
-        along = self.point(scaled)  # (B*G, K, directions)
-        x = self.norm(torch.cat([along.amax(dim=1), torch.relu(along).mean(dim=1), log_extent], dim=1))
+        b, g, _, _ = neighborhoods.shape
+        x = self.norm(describe(self.point, neighborhoods))
         x = F.gelu(self.second(F.gelu(self.first(x))))
         return self.token(x).view(b, g, -1)
 
 
-def scale_to_extent(patches: Tensor) -> tuple[Tensor, Tensor]:
-    """Patches [P,K,3], each divided by the distance of its farthest point, and the logarithm of that distance [P,1]."""
-    extent = patches.square().sum(dim=-1).amax(dim=1, keepdim=True).sqrt().clamp(min=1e-6)  # (P, 1)
-    return patches / extent[..., None], extent.log()
+def describe(point: nn.Linear, neighborhoods: Tensor) -> Tensor:
+    """What a shallow tokenizer knows of patches [B,G,K,3] by its map ``point`` of 3 to F: [B*G,2F+1]."""
+    b, g, k, _ = neighborhoods.shape
+    patches = neighborhoods.reshape(b * g, k, 3)
+    extent = patches.square().sum(dim=-1).amax(dim=1, keepdim=True).sqrt().clamp(min=1e-6)  # (B*G, 1)
+    along = point((patches / extent[..., None]).view(b * g * k, 3)).view(b * g, k, -1)
+    return torch.cat([along.amax(dim=1), torch.relu(along).mean(dim=1), extent.log()], dim=1)
 
 
 def make_tokenizer(config: TokenizerConfig | ShallowTokenizerConfig, width: int) -> nn.Module:

@@ -51,7 +51,8 @@ class Pipeline:
         self.taught = taught or TaughtClasses(perceiver.card)
         self.tracker = Tracker(tracks) if tracks.enabled else None
         self._fusion = ClassFusion(tracks)
-        self._head: FewShotHead | None = None  # of the frame before, as is:
+        # of the frame before
+        self._head: FewShotHead | None = None
         self._possible = perceiver.answers.possible
         self._last: tuple[Cloud, list[Object]] | None = None
 
