@@ -25,11 +25,15 @@ from foundry_core.training.pretrain import pretrain  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def of_a_teacher(folder: Path) -> dict:
+    """What every student's settings begin with; its teacher is trained in the folder."""
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), folder / "teacher")
+    return {"name": "student", "teacher": str(folder / "teacher" / "tiny")}
+
+
 def test_distillation_explains_more_of_the_teacher_as_it_goes_on(tmp_path):
-    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
     values = {
-        "name": "student",
-        "teacher": str(tmp_path / "teacher" / "tiny"),
+        **of_a_teacher(tmp_path),
         "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
         "loop": {**LOOP, "steps": 300, "batch": 8},
     }
@@ -52,10 +56,8 @@ def test_a_student_is_no_teacher(tmp_path):
 
 
 def test_elastic_students_learn_from_one_cache_of_teacher_features(tmp_path):
-    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
     values = {
-        "name": "student",
-        "teacher": str(tmp_path / "teacher" / "tiny"),
+        **of_a_teacher(tmp_path),
         "architecture": {
             **ARCHITECTURE,
             "tokenizer": {"first": 4, "second": 8, "third": 8, "stride": 2, "pool": "before"},
@@ -95,10 +97,8 @@ def test_r_squared_of_known_cases():
 
 
 def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
-    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
     values = {
-        "name": "student",
-        "teacher": str(tmp_path / "teacher" / "tiny"),
+        **of_a_teacher(tmp_path),
         "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
         "losses": {"pooled": 1.0},
         "loop": {**LOOP, "steps": 200, "batch": 8},
@@ -119,10 +119,8 @@ def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
 
 
 def test_a_student_goes_on_with_another_tokenizer_which_is_learned_first(tmp_path):
-    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
     values = {
-        "name": "student",
-        "teacher": str(tmp_path / "teacher" / "tiny"),
+        **of_a_teacher(tmp_path),
         "architecture": {
             **ARCHITECTURE,
             "tokenizer": {"first": 4, "second": 8, "third": 8},
