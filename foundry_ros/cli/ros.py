@@ -93,7 +93,6 @@ def run_replay(
         if values["bag_replay"].get("clock"):
             values["perception_node"]["use_sim_time"] = True
         source = values["bag_replay"]["output"]
-        _require_topic(source, f"{params}: bag_replay: output:")
         with (
             processes.one_interrupt(),
             processes.Domain() as domain,
