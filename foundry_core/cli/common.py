@@ -45,6 +45,11 @@ PrecisionOption = Annotated[
     Precision, typer.Option(help="int8 needs a graph that `foundry export` wrote; bf16 needs openvino")
 ]
 
+#: of the commands that learn from a shape set before they judge
+TrainOption = Annotated[
+    Path | None, typer.Option(help="learn from this set's train split, or all of it, not from that of --data")
+]
+
 #: the model that a command takes when none is named
 DEFAULT_MODEL = "foundry-edge"
 

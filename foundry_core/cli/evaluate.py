@@ -10,7 +10,15 @@ import typer
 from rich.table import Table
 
 from foundry_core.cli import evaluate_head, evaluate_teach, fewshot, parts, segments, tracks
-from foundry_core.cli.common import console, prepare_torch, print_table, require_picture, require_writable, write_json
+from foundry_core.cli.common import (
+    TrainOption,
+    console,
+    prepare_torch,
+    print_table,
+    require_picture,
+    require_writable,
+    write_json,
+)
 from foundry_core.errors import InputError
 
 #: columns of the fidelity table: heading, metric, decimals
@@ -74,7 +82,7 @@ def register(app: typer.Typer) -> None:
     def probe(
         model: Annotated[list[str], typer.Option(help="model, baseline or `histogram`; may be repeated")],
         data: Annotated[list[Path], typer.Option(help="shape set: .npz or data set folder; may be repeated")],
-        train: Annotated[Path | None, typer.Option(help="learn from this set's train split, or all of it")] = None,
+        train: TrainOption = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
         shift: Shifts = None,
         denoise: Annotated[bool, typer.Option("--denoise", help="leave stray points out of every cloud first")] = False,
@@ -156,6 +164,7 @@ def register(app: typer.Typer) -> None:
     def fidelity(
         model: Annotated[list[str], typer.Option(help="student or baseline; may be repeated")],
         data: Annotated[list[Path], typer.Option(help="shape set: .npz or data set folder; may be repeated")],
+        train: TrainOption = None,
         teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: all of a card")] = None,
         shift: Shifts = None,
@@ -173,12 +182,14 @@ def register(app: typer.Typer) -> None:
         that own a token of a cloud. Controls are R² too: A S, of a decoder that sees the supertokens alone; shuffled,
         with the supertokens of another cloud; s=0, with supertokens of zeros. A set without labels has no accuracies.
 
+        With --train the classifiers are learned from another set, classes matched by name, as `evaluate probe` does.
+
         --shift: jitter, outliers, dropout-global, dropout-local, occlusion, density, rotation; teacher and student
         then see the same corrupted clouds, the classifiers stay those of the clean ones.
 
         Example: foundry evaluate fidelity --model foundry-base --model tome:16:teacher-small --data shapes.npz
         """
-        require_writable(json, "--json", *data)
+        require_writable(json, "--json", *data, train)
         validation = _prepare(split, threads)
         from foundry_core.data.shapes import data_name, load_shapes
         from foundry_core.evaluation import fidelity as judging
@@ -188,11 +199,12 @@ def register(app: typer.Typer) -> None:
         shifts = parse_shifts(shift or ())
         sources = judging.load_sources(model, seed)
         reference = judging.choose_teacher(sources, teacher)
+        learned = load_shapes(train) if train else None
         splits = {}
         for path in data:
             if data_name(path) in splits:
                 raise InputError(f"{path}: a second set of this name; rename one")
-            splits[data_name(path)] = judging.split_of(load_shapes(path), validation)
+            splits[data_name(path)] = judging.split_of(load_shapes(path), validation, learned)
         table = Table(title=f"fidelity to {reference.name}, {split} split, mean over {seeds} seeds")
         for column in ("data", "shift", "model", "s", *(heading for heading, _, _ in COLUMNS)):
             table.add_column(column, overflow="fold", no_wrap=column in ("R²", "swap"))
@@ -201,7 +213,7 @@ def register(app: typer.Typer) -> None:
             for row in judging.fidelity(
                 sources, reference, splits, budget or (), range(seed, seed + seeds), shifts, split, progress
             ):
-                rows.append(row.json())
+                rows.append(row.json() | {"train": data_name(train) if train else None})
                 table.add_row(
                     row.data,
                     f"{row.shift[0]} {row.shift[1]}" if row.shift else "",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import prepare_torch, print_table, require_writable, write_json
+from foundry_core.cli.common import TrainOption, prepare_torch, print_table, require_writable, write_json
 from foundry_core.errors import InputError
 
 
@@ -22,6 +22,7 @@ def register(group: typer.Typer) -> None:
         data: Annotated[
             list[str], typer.Option(help="shape set or folder with parts, or `procedural`; may be repeated")
         ],
+        train: TrainOption = None,
         teacher: Annotated[str | None, typer.Option(help="default: the one that the students' cards name")] = None,
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: a student's own")] = None,
         levels: Annotated[str, typer.Option(help="token features: last, or all depths beside them")] = "last",
@@ -41,9 +42,12 @@ def register(group: typer.Typer) -> None:
         have the parts that a tenth of these shapes show, points of others count as unknown. In brackets the difference
         to the teacher. `procedural`: 40 train and 15 test shapes of every parametric category, seed 0.
 
+        With --train the head is learned from another set, which also says what the categories and their parts are;
+        names must be the same, and points of parts that it does not have count as unknown.
+
         Example: foundry evaluate parts --model foundry-base --model coordinates --data procedural
         """
-        require_writable(json, "--json", *data)
+        require_writable(json, "--json", *data, train)
         prepare_torch("evaluate", threads)
         from foundry_core.data.procedural_set import PROCEDURAL, procedural_shapes
         from foundry_core.data.shapes import data_name, load_shapes
@@ -57,10 +61,11 @@ def register(group: typer.Typer) -> None:
         for option, value, known in (("--levels", levels, LEVELS), ("--split", split, ("test", "validation"))):
             if value not in known:
                 raise InputError(f"{option} {value}: unknown; use {' or '.join(known)}")
+        learned = load_shapes(train) if train else None
         tasks = {}
         for name in data:
             shapes = procedural_shapes() if name == PROCEDURAL else load_shapes(name)
-            tasks[data_name(name)] = PartTask.of(shapes, split == "validation")
+            tasks[data_name(name)] = PartTask.of(shapes, learned, split == "validation")
         if len(tasks) < len(data):
             raise InputError("--data: two sets of the same name; rename one")
         settings = PartSettings(levels, votes, split, PartProbeConfig(steps=steps))
@@ -71,7 +76,7 @@ def register(group: typer.Typer) -> None:
         rows = []
         with progress_bar() as progress:
             for row in run(model, tasks, budget or (), range(seed, seed + seeds), teacher, settings, progress):
-                rows.append(row)
+                rows.append(row | {"train": data_name(train) if train else None})
                 metrics = row["metrics"]
                 cells = [_cell(metrics, kind) for kind in kinds] + [_value(metrics["strict_instance_miou_percent"])]
                 table.add_row(row["data"], row["model"], str(row["budget"] or ""), *cells)

@@ -90,7 +90,7 @@ class ShapeSet:
         if self.split is None:
             raise InputError(
                 f"{self.name}: split: missing, so there is no test part; add it (docs/data.md). `foundry evaluate` can"
-                " judge on a quarter instead, with --split validation, and `evaluate probe` learn from another --train"
+                " judge on a quarter instead, with --split validation, or learn from another --train"
             )
         mask = self.split == 1
         if not twins and self.twin_in_train is not None:

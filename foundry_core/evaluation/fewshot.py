@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
 from foundry_core.evaluation.features import HISTOGRAM
+from foundry_core.evaluation.probe import Split
 from foundry_core.evaluation.subjects import Clouds, mean_and_deviation, subjects, with_teacher
 
 #: inverse strength of the logistic regression on standardised features; an episode is too small to choose it
@@ -50,34 +51,69 @@ class Setting:
     folds: int = 10
 
 
-def large_classes(label: np.ndarray, setting: Setting) -> np.ndarray:
-    """The classes that have shots + queries shapes or more, sorted."""
-    classes, counts = np.unique(label, return_counts=True)
-    return classes[counts >= setting.shots + setting.queries]
+@dataclass(frozen=True)
+class Material:
+    """What episodes are drawn from.
 
-
-def draw_episodes(label: np.ndarray, setting: Setting, seed: int) -> list[Episode]:
-    """The episodes of one seed, a pure function of labels int [M], setting and seed.
-
-    Raises:
-        InputError: fewer large classes than ways.
+    Attributes:
+        points: clouds [P,3], sizes may differ.
+        label: int [M], their classes.
+        support: bool [M], what may be learned from; queries: bool [M], what may be asked. The same, or disjoint.
     """
-    classes = large_classes(label, setting)
-    if len(classes) < setting.ways:
-        raise InputError(
-            f"--ways {setting.ways} --shots {setting.shots}: {len(classes)} classes have the {setting.shots} + "
-            f"{setting.queries} shapes that it takes; give smaller numbers"
+
+    points: Sequence[np.ndarray]
+    label: np.ndarray
+    support: np.ndarray
+    queries: np.ndarray
+
+    @classmethod
+    def of(cls, data: ShapeSet, train: ShapeSet | None = None) -> Material:
+        """A labelled set's shapes, both splits, without near-identical twins; or one set to learn from, and another's
+        test split (all of it where it has none) to be asked, classes matched by name."""
+        if train is None:
+            shapes = data.labelled()
+            if shapes.twin_in_train is not None:
+                shapes = shapes.select(~shapes.twin_in_train.astype(bool))
+            everything = np.ones(len(shapes), bool)
+            return cls(shapes.points, shapes.label, everything, everything)
+        split = Split.of(data, train)
+        learned = np.arange(len(split.train) + len(split.test)) < len(split.train)
+        label = np.concatenate([split.train.label, split.test.label])
+        return cls([*split.train.points, *split.test.points], label, learned, ~learned)
+
+    def large_classes(self, setting: Setting) -> np.ndarray:
+        """The classes that have shots + queries shapes or more, sorted."""
+        needed = (
+            (self.support, setting.shots),
+            (self.queries, setting.queries),
+            (self.support | self.queries, setting.shots + setting.queries),
         )
-    episodes = []
-    for fold in range(setting.folds):
-        rng = np.random.default_rng([seed, fold, setting.ways, setting.shots, setting.queries])
-        support, queries = [], []
-        for chosen in rng.permutation(classes)[: setting.ways]:
-            members = rng.permutation(np.flatnonzero(label == chosen))
-            support.append(members[: setting.shots])
-            queries.append(members[setting.shots : setting.shots + setting.queries])
-        episodes.append(Episode(np.concatenate(support), np.concatenate(queries), setting.ways))
-    return episodes
+        classes = np.unique(self.label)
+        return classes[[all((mask & (self.label == c)).sum() >= least for mask, least in needed) for c in classes]]
+
+    def draw_episodes(self, setting: Setting, seed: int) -> list[Episode]:
+        """The episodes of one seed, a pure function of labels, masks, setting and seed.
+
+        Raises:
+            InputError: fewer large classes than ways.
+        """
+        classes = self.large_classes(setting)
+        if len(classes) < setting.ways:
+            raise InputError(
+                f"--ways {setting.ways} --shots {setting.shots}: {len(classes)} classes have the {setting.shots} + "
+                f"{setting.queries} shapes that it takes; give smaller numbers"
+            )
+        episodes = []
+        for fold in range(setting.folds):
+            rng = np.random.default_rng([seed, fold, setting.ways, setting.shots, setting.queries])
+            support, queries = [], []
+            for chosen in rng.permutation(classes)[: setting.ways]:
+                members = rng.permutation(np.flatnonzero(self.label == chosen))
+                support.append(members[self.support[members]][: setting.shots])
+                others = members[~np.isin(members, support[-1])]
+                queries.append(others[self.queries[others]][: setting.queries])
+            episodes.append(Episode(np.concatenate(support), np.concatenate(queries), setting.ways))
+        return episodes
 
 
 def _class_means(features: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -130,15 +166,9 @@ def episode_accuracy(features: np.ndarray, episode: Episode) -> dict[str, float]
     }
 
 
-def without_twins(shapes: ShapeSet) -> ShapeSet:
-    """All shapes of a labelled set, both splits, but none that has a near-identical twin among the others."""
-    shapes = shapes.labelled()
-    return shapes if shapes.twin_in_train is None else shapes.select(~shapes.twin_in_train.astype(bool))
-
-
 def fewshot(
     models: Sequence[str],
-    sets: dict[str, ShapeSet],
+    sets: dict[str, Material],
     settings: Sequence[Setting],
     budgets: Sequence[int] = (),
     seeds: Sequence[int] = (0, 1, 2),
@@ -148,27 +178,27 @@ def fewshot(
     """A row for every set, setting, model and budget; the teacher of the models first, where one is known.
 
     Raises:
-        InputError: unknown models or budgets, unlabelled sets, or too few large classes.
+        InputError: unknown models or budgets, or too few large classes.
     """
     progress = progress or Progress(disable=True)
     found = subjects(models, budgets, seeds[0], [HISTOGRAM])
     if learned := next((name for name in models if name.startswith("pca:")), None):
         raise InputError(f"{learned}: is fitted on train shapes, and few-shot has none; leave it out")
     found, reference = with_teacher(found, teacher, seeds[0])
-    episodes = {}
-    for name, shapes in sets.items():
-        sets[name] = shapes = without_twins(shapes)
-        for setting in settings:
-            episodes[name, setting] = [draw_episodes(shapes.label, setting, seed) for seed in seeds]
-    for name, shapes in sets.items():
-        clouds = Clouds(shapes.points)
+    episodes = {
+        (name, setting): [material.draw_episodes(setting, seed) for seed in seeds]
+        for name, material in sets.items()
+        for setting in settings
+    }
+    for name, material in sets.items():
+        clouds = Clouds(material.points)
         against: dict[Setting, dict[str, np.ndarray]] = {}
         for subject in found:
             reached = _accuracies(subject, clouds, [episodes[name, s] for s in settings], seeds, progress, name)
             for setting, accuracy in zip(settings, reached, strict=True):
                 if subject.name == reference:
                     against.setdefault(setting, accuracy)
-                yield _row(name, shapes, setting, subject, seeds, reference, accuracy, against.get(setting))
+                yield _row(name, material, setting, subject, seeds, reference, accuracy, against.get(setting))
 
 
 def _accuracies(subject, clouds, episodes, seeds, progress, name) -> list[dict[str, np.ndarray]]:
@@ -189,7 +219,7 @@ def _accuracies(subject, clouds, episodes, seeds, progress, name) -> list[dict[s
     return [{kind: np.array(row) for kind, row in values.items()} for values in reached]
 
 
-def _row(name, shapes, setting, subject, seeds, reference, accuracy, against) -> dict:
+def _row(name, material, setting, subject, seeds, reference, accuracy, against) -> dict:
     metrics = {f"{kind}_accuracy_percent": mean_and_deviation(values) for kind, values in accuracy.items()}
     if against is not None and subject.name != reference:
         for kind, values in accuracy.items():
@@ -201,8 +231,8 @@ def _row(name, shapes, setting, subject, seeds, reference, accuracy, against) ->
         "shots": setting.shots,
         "queries": setting.queries,
         "folds": setting.folds,
-        "classes": len(large_classes(shapes.label, setting)),
-        "shapes": len(shapes),
+        "classes": len(material.large_classes(setting)),
+        "shapes": len(material.label),
         "model": subject.name,
         "teacher": reference,
         "budget": subject.budget,

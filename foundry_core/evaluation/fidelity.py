@@ -76,10 +76,10 @@ class _Candidate:
     supertoken_probes: list[list[Pipeline]]
 
 
-def split_of(data: ShapeSet, validation: bool) -> Split:
-    """The parts of a shape set; a set without any label is judged by what needs none."""
+def split_of(data: ShapeSet, validation: bool, train: ShapeSet | None = None) -> Split:
+    """The parts of a shape set, or of two; a set without any label is judged by what needs none."""
     labelled = data.label is not None and bool((data.label >= 0).any())
-    return Split.of(data, validation=validation) if labelled else Split.without_labels(data, validation)
+    return (Split.of if labelled else Split.without_labels)(data, train, validation)
 
 
 def choose_teacher(sources: Sequence[Source], named: str | None) -> Source:

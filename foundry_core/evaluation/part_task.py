@@ -8,7 +8,7 @@ unknown. (With every part that occurs anywhere, most would be absent almost alwa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,18 +43,24 @@ class PartTask:
     test: PartClouds
 
     @classmethod
-    def of(cls, data: ShapeSet, validation: bool = False) -> PartTask:
+    def of(cls, data: ShapeSet, train: ShapeSet | None = None, validation: bool = False) -> PartTask:
         """The task of a shape set, twins left out; with ``validation`` the test split is never looked at.
 
+        With ``train`` that set is learned from, and says what the categories and their parts are; both are matched by
+        name, and points of parts that it does not have count as unknown.
+
         Raises:
-            InputError: labels, parts or a split are missing, or no category has enough shapes of several parts.
+            InputError: labels, parts or a split are missing, no category has enough shapes of several parts, or none
+                of them can be judged.
         """
-        if data.part_label is None:
-            raise InputError(f"{data.name}: part_label: missing; give a set with a part for each point")
-        split = Split.of(data, validation=validation)
+        learned = train or data
+        for shapes in (data, learned):
+            if shapes.part_label is None:
+                raise InputError(f"{shapes.name}: part_label: missing; give a set with a part for each point")
+        split = Split.of(data if train is None else _with_parts_of(data, train), train, validation)
         label, part = split.train.label, split.train.part_label.astype(np.int64)
-        count = 1 + max(int(data.label.max()), len(data.class_names) - 1)
-        kinds = max(1 + int(data.part_label.max()), len(data.part_names))
+        count = 1 + max(int(learned.label.max()), len(learned.class_names) - 1)
+        kinds = max(1 + int(learned.part_label.max()), len(learned.part_names))
         shown = np.stack([(part == kind).any(axis=1) for kind in range(kinds)], axis=1)  # (M, K)
         several = shown.sum(axis=1) >= 2
         chosen, allowed = [], []
@@ -65,18 +71,33 @@ class PartTask:
                 allowed.append(shown[members].mean(axis=0) >= PART_SHARE)
         if not chosen:
             raise InputError(
-                f"{data.name}: part_label: no category has {MULTI_LEAST} train shapes of two parts or more; "
+                f"{learned.name}: part_label: no category has {MULTI_LEAST} train shapes of two parts or more; "
                 "give a set with more of them"
             )
-        names = data.class_names or tuple(map(str, range(count)))
-        parts = data.part_names or tuple(map(str, range(kinds)))
+        names = learned.class_names or tuple(map(str, range(count)))
+        parts = learned.part_names or tuple(map(str, range(kinds)))
         own = np.array(allowed)
-        sides = (_side(part, chosen, own) for part in (split.train, split.test))
-        return cls(tuple(names[category] for category in chosen), parts, own, *sides)
+        sides = [_side(part, chosen, own) for part in (split.train, split.test)]
+        categories = tuple(names[category] for category in chosen)
+        if not len(sides[1]):
+            raise InputError(
+                f"{data.name}: part_label: no test shape of {', '.join(categories)} has their parts "
+                f"({', '.join(parts)}); correct the names"
+            )
+        return cls(categories, parts, own, *sides)
 
     def unknown_percent(self) -> float:
         """Percent of the points of the test clouds that are left out."""
         return 100.0 * float((self.test.part < 0).mean())
+
+
+def _with_parts_of(data: ShapeSet, train: ShapeSet) -> ShapeSet:
+    """``data`` with the part list of ``train``; parts that it does not have become unknown."""
+    if data.part_names == train.part_names:
+        return data
+    names = data.part_names or tuple(map(str, range(1 + int(data.part_label.max()))))
+    number = [train.part_names.index(name) if name in train.part_names else -1 for name in names]
+    return replace(data, part_label=np.array([*number, -1])[data.part_label], part_names=train.part_names)
 
 
 def _side(shapes: ShapeSet, chosen: list[int], allowed: np.ndarray) -> PartClouds:

@@ -57,12 +57,7 @@ class Split:
         With ``validation`` the test split is never looked at: a quarter of each class of the train split takes its
         place. Which quarter is fixed, so that decisions are all taken on the same shapes.
         """
-        if validation and train is not None:
-            raise InputError(f"{train.name}: a validation part is taken from the train split; leave the other set out")
-        if train is None:
-            sides = data.train(), None if validation else data.test()
-        else:
-            sides = train.train(), data if data.split is None else data.test()
+        sides = cls._sides(data, train, validation)
         known = [None if side is None else side.labelled() for side in sides]
         unlabelled = sum(len(side) - len(kept) for side, kept in zip(sides, known) if side is not None)
         if validation:
@@ -76,9 +71,20 @@ class Split:
         return replace(split, unlabelled=unlabelled)
 
     @classmethod
-    def without_labels(cls, data: ShapeSet, validation: bool = False) -> Split:
-        """The parts that :meth:`of` gives, of a set that has no labels: for figures that need none."""
-        return cls._validation(data.train()) if validation else cls(data.train(), data.test())
+    def without_labels(cls, data: ShapeSet, train: ShapeSet | None = None, validation: bool = False) -> Split:
+        """The parts that :meth:`of` gives, without their labels: for figures that need none."""
+        sides = cls._sides(data, train, validation)
+        learned, judged = (None if side is None else replace(side, label=None) for side in sides)
+        return cls._validation(learned) if validation else cls(learned, judged)
+
+    @staticmethod
+    def _sides(data: ShapeSet, train: ShapeSet | None, validation: bool) -> tuple[ShapeSet, ShapeSet | None]:
+        """What may be learned from, and what is judged; no more than the first for a validation part of it."""
+        if train is None:
+            return data.train(), None if validation else data.test()
+        if validation:
+            raise InputError(f"{train.name}: a validation part is taken from the train split; leave the other set out")
+        return train.train(), data if data.split is None else data.test()
 
     @property
     def labelled(self) -> bool:

@@ -18,12 +18,17 @@ from foundry_core.data.shapes import ShapeSet  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.evaluation.fewshot import (  # noqa: E402
     CLASSIFIERS,
+    Material,
     Setting,
-    draw_episodes,
     episode_accuracy,
-    without_twins,
 )
 from foundry_core.models.registry import create_perception, save_model  # noqa: E402
+
+
+def one_set(label: np.ndarray) -> Material:
+    """Shapes of one set; what they look like plays no part."""
+    everything = np.ones(len(label), bool)
+    return Material([], label, everything, everything)
 
 
 @settings(max_examples=60, deadline=None)
@@ -39,9 +44,9 @@ def test_episodes_hold_what_the_protocol_says(counts, ways, shots, queries, seed
     setting = Setting(ways, shots, queries, folds=3)
     if sum(count >= shots + queries for count in counts) < ways:
         with pytest.raises(InputError, match="give smaller numbers"):
-            draw_episodes(label, setting, seed)
+            one_set(label).draw_episodes(setting, seed)
         return
-    episodes = draw_episodes(label, setting, seed)
+    episodes = one_set(label).draw_episodes(setting, seed)
     assert len(episodes) == 3
     for episode in episodes:
         assert len(np.union1d(episode.support, episode.queries)) == ways * (shots + queries)  # nothing twice
@@ -53,15 +58,42 @@ def test_episodes_hold_what_the_protocol_says(counts, ways, shots, queries, seed
             assert (classes == classes[:, :1]).all() and len(set(classes[:, 0])) == ways
             assert told.reshape(ways, each).tolist() == [[way] * each for way in range(ways)]
         assert label[episode.support].reshape(ways, -1)[:, 0].tolist() == label[episode.queries][::queries].tolist()
-    again = draw_episodes(label, setting, seed)
+    again = one_set(label).draw_episodes(setting, seed)
     assert all(np.array_equal(a.support, b.support) and np.array_equal(a.queries, b.queries)
                for a, b in zip(episodes, again))  # fmt: skip
 
 
 def test_folds_and_seeds_differ():
     label = np.repeat(np.arange(6), 30)
-    drawn = [tuple(e.support) for seed in (0, 1) for e in draw_episodes(label, Setting(5, 10, 20, 10), seed)]
+    drawn = [tuple(e.support) for seed in (0, 1) for e in one_set(label).draw_episodes(Setting(5, 10, 20, 10), seed)]
     assert len(set(drawn)) == 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=3, max_size=6),
+    shots=st.integers(1, 3),
+    queries=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_of_two_sets_one_is_learned_from_and_the_other_is_asked(counts, shots, queries, seed):
+    rng, rows = np.random.default_rng(seed), []
+    for name, (learned, asked) in enumerate(counts):
+        rows += [(name, True)] * learned + [(name, False)] * asked
+    label, support = np.array(rows)[rng.permutation(len(rows))].T
+    material, setting = Material([], label, support > 0, support == 0), Setting(2, shots, queries, folds=4)
+    large = [name for name, (learned, asked) in enumerate(counts) if learned >= shots and asked >= queries]
+    assert material.large_classes(setting).tolist() == large
+    if len(large) < 2:
+        with pytest.raises(InputError, match="give smaller numbers"):
+            material.draw_episodes(setting, seed)
+        return
+    for episode in material.draw_episodes(setting, seed):
+        assert support[episode.support].all() and not support[episode.queries].any()
+        assert len(set(episode.support)) == 2 * shots and len(set(episode.queries)) == 2 * queries
+        for drawn, each in ((episode.support, shots), (episode.queries, queries)):
+            classes = label[drawn].reshape(2, each)
+            assert (classes == classes[:, :1]).all() and set(classes[:, 0]) <= set(large)
 
 
 def slow_nearest_mean(kind, support, label, query):
@@ -104,7 +136,7 @@ def test_classes_that_lie_apart_are_told_apart_and_noise_is_not():
     label = np.repeat(np.arange(6), 30)
     apart = (np.eye(6)[label] * 5 + rng.normal(0, 0.5, (180, 6))).astype(np.float32)
     noise = rng.normal(0, 1, (180, 6)).astype(np.float32)
-    (episode,) = draw_episodes(label, Setting(5, 10, 20, 1), 0)
+    (episode,) = one_set(label).draw_episodes(Setting(5, 10, 20, 1), 0)
     assert all(value > 98 for value in episode_accuracy(apart, episode).values())
     assert all(value < 45 for value in episode_accuracy(noise, episode).values())
 
@@ -153,7 +185,26 @@ def test_too_few_shapes_are_one_clear_line(foundry, solids_file):
 def test_twins_and_shapes_without_a_label_take_no_part():
     points = np.random.default_rng(0).normal(size=(6, 4, 3))
     label, twin = np.array([0, -1, 1, 1, -1, 0]), np.array([1, 0, 0, 0, 1, 0], bool)
-    kept = without_twins(ShapeSet("some", points, label, twin_in_train=twin))
+    kept = Material.of(ShapeSet("some", points, label, twin_in_train=twin))
     np.testing.assert_array_equal(kept.points, points[[2, 3, 5]])
+    assert kept.support.all() and kept.queries.all()
     with pytest.raises(InputError, match="label: missing"):
-        without_twins(ShapeSet("none", points))
+        Material.of(ShapeSet("none", points))
+
+
+def test_shots_are_of_another_set_with_classes_matched_by_name(foundry, solids_file, tmp_path):
+    solids = dict(np.load(solids_file))
+    names = solids["class_names"][[2, 0, 1]]  # torus, ellipsoid, box
+    number = np.array([1, 2, 0])[solids["label"]]
+    points = solids["points"][:, ::2].astype(np.float64)  # of another size, and real shapes: the same, seen half
+    np.savez(tmp_path / "half.npz", points=points, label=number, class_names=names, split=np.arange(24) % 2)
+    rows = []
+    for case, extra in (("alone", []), ("learned", ["--train", tmp_path / "half.npz"])):
+        arguments = ["evaluate", "fewshot", "--data", solids_file, "--model", "histogram", *extra]
+        numbers = ["--ways", 3, "--shots", 4, "--queries", 4, "--folds", 3, "--seeds", 1]
+        code, _, error = foundry(*arguments, *numbers, "--json", tmp_path / f"{case}.json")
+        assert code == 0, error
+        rows += json.loads((tmp_path / f"{case}.json").read_text())
+    alone, learned = rows
+    assert (alone["train"], alone["shapes"]) == (None, 24) and (learned["train"], learned["shapes"]) == ("half", 36)
+    assert learned["classes"] == 3 and learned["metrics"]["linear_accuracy_percent"]["mean"] > 60  # chance is 33

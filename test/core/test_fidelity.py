@@ -2,6 +2,7 @@
 """Fidelity: controls on models whose answers are known, whole rows, the commands and their pictures."""
 
 import json
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -166,6 +167,27 @@ def test_the_command_finds_the_teacher_and_writes_a_row_for_each_budget_and_shif
         assert metrics["swap_loss_points"]["mean"] == pytest.approx(loss, abs=1e-3)
 
 
+def test_classifiers_may_be_learned_from_another_set_which_changes_accuracies_only(shapes_file, models, tmp_path):  # noqa: F811
+    solids = dict(np.load(shapes_file))
+    chosen = np.arange(0, 90, 2)
+    renamed = {"label": 2 - solids["label"][chosen], "class_names": solids["class_names"][::-1]}
+    np.savez(tmp_path / "fewer.npz", points=solids["points"][chosen], **renamed)
+    np.savez(tmp_path / "bare.npz", points=solids["points"], split=solids["split"])
+    rows = {}
+    for data, train in ((shapes_file, None), (shapes_file, "fewer"), (tmp_path / "bare.npz", "fewer")):
+        arguments = ["evaluate", "fidelity", "--model", str(models / "pupil"), "--budget", "2", "--data", str(data)]
+        arguments += ["--train", str(tmp_path / f"{train}.npz")] if train else []
+        assert not main([*arguments, "--seeds", "1", "--json", str(tmp_path / "rows.json")])
+        (rows[data.name, train],) = json.loads((tmp_path / "rows.json").read_text())
+    own, other, bare = rows.values()
+    assert (own["train"], own["train_shapes"]) == (None, 90)
+    assert (other["train"], other["train_shapes"], other["test_shapes"]) == ("fewer", 45, 34)
+    for name in ("r2", "cka", "supertokens_used"):  # of the test clouds alone
+        assert own["metrics"][name] == other["metrics"][name]
+    assert other["metrics"]["teacher_accuracy_percent"]["mean"] > 45  # chance is 33
+    assert bare["train_shapes"] == 45 and not any("accuracy" in name for name in bare["metrics"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -179,10 +201,12 @@ def test_the_command_finds_the_teacher_and_writes_a_row_for_each_budget_and_shif
         (["--model", "PUPIL", "--shift", "rain"], "--shift rain: unknown corruption"),
         (["--model", "PUPIL", "--shift", "jitter:6"], "unknown severity"),
         (["--model", "PUPIL", "--split", "all"], "--split all: unknown part"),
+        (["--model", "PUPIL", "--train", "SHAPES", "--split", "validation"], "leave the other set out"),
     ],
 )
 def test_bad_requests_are_refused_in_one_line(shapes_file, models, tmp_path, capsys, arguments, words):  # noqa: F811
-    named = [a.replace("TEACHER", str(models / "teacher")).replace("PUPIL", str(models / "pupil")) for a in arguments]
+    places = {"TEACHER": models / "teacher", "PUPIL": models / "pupil", "SHAPES": shapes_file}
+    named = [reduce(lambda text, name: text.replace(name, str(places[name])), places, a) for a in arguments]
     output = tmp_path / "rows.json"
     assert main(["evaluate", "fidelity", "--data", str(shapes_file), "--json", str(output), *named]) == 2
     error = capsys.readouterr().err

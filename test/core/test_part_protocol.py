@@ -72,6 +72,26 @@ def test_categories_and_their_parts_are_read_off_the_train_shapes():
     assert again.categories == ("up",)
 
 
+def test_categories_and_parts_of_another_set_are_matched_by_name():
+    train, data = two_categories(), two_categories(test=8)
+    # the same shapes with other numbers, without a split, and with a part that the train set has not
+    order = ("rod", "dent", "high", "low")
+    part = np.array([3, 0, 2])[data.part_label]
+    part[:, 0], part[0, 1] = 1, -1
+    other = ShapeSet("other", data.points, 1 - data.label, ("down", "up"), part, order)
+    task = PartTask.of(other, train)
+    assert task.categories == ("up", "down") and task.parts == ("low", "rod", "high")
+    assert (len(task.train), len(task.test)) == (24, len(data))
+    np.testing.assert_array_equal(task.test.category, data.label)
+    np.testing.assert_array_equal(task.test.part[1:, 1:], data.part_label[1:, 1:])
+    assert (task.test.part[:, 0] == -1).all() and task.test.part[0, 1] == -1
+    nameless = ShapeSet("other", data.points, data.label, ("up", "down"), np.ones_like(part))
+    with pytest.raises(InputError, match="other: part_label: no test shape of up, down has their parts"):
+        PartTask.of(nameless, train)
+    with pytest.raises(InputError, match="bare: part_label: missing"):
+        PartTask.of(other, ShapeSet("bare", train.points, train.label, ("up", "down")))
+
+
 @pytest.mark.parametrize(
     "change, message", [({"part_label": None}, "part_label: missing"), ({"part_label": 0}, "no category has")]
 )
