@@ -77,7 +77,7 @@ def find_ground(points: np.ndarray, config: GroundConfig) -> tuple[Ground, np.nd
     rotation = np.eye(3)
     if normal[2] < np.cos(np.deg2rad(config.level_from_deg)):
         rotation = rotation_to_z(normal)
-        points = (points @ rotation.T.astype(np.float32)).astype(np.float32)
+        points = grid.rotate(points, rotation.astype(np.float32))
         normal = rotation @ normal
         x_low, y_low, cell, nx, ny = layout = _grid_of(points, config.cell)
         minima = grid.cell_minima(points, *layout)

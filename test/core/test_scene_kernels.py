@@ -95,6 +95,15 @@ def test_heights_are_bilinear_and_minima_the_lowest():
     np.testing.assert_array_equal(minima, lowest)
 
 
+def test_turned_points_are_the_matrix_product():
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 20, (500, 3)).astype(np.float32)
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32)
+    turned = grid.rotate(points, rotation)
+    assert turned.dtype == np.float32 and turned.flags.c_contiguous
+    np.testing.assert_allclose(turned, points.astype(float) @ rotation.T.astype(float), atol=1e-5)
+
+
 @pytest.mark.parametrize("least", [1, 3, 50])
 def test_labels_are_grouped_in_order(least):
     labels = np.random.default_rng(least).integers(0, 9, 60).astype(np.int32)
