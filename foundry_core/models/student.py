@@ -14,6 +14,11 @@ from foundry_core.models.tokenizer import PositionEmbedding, make_tokenizer
 from foundry_core.models.transformer import Encoder, init_weights
 
 
+def spread(deep: int, shallow: int) -> list[int]:
+    """Which of ``deep`` blocks each of ``shallow`` ones is copied from: evenly over the depth, the last among them."""
+    return [round((i + 1) * deep / shallow) - 1 if shallow <= deep else min(i, deep - 1) for i in range(shallow)]
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What a student knows before it rebuilds.
@@ -122,9 +127,7 @@ class Student(nn.Module):
         if all(getattr(theirs.encoder, field) == getattr(ours.encoder, field) for field in fields):
             self.position.load_state_dict(teacher.position.state_dict())
             self.encoder.norm.load_state_dict(teacher.encoder.norm.state_dict())
-            deep, shallow = theirs.encoder.depth, ours.encoder.depth
-            for i, block in enumerate(self.encoder.blocks):
-                source = round((i + 1) * deep / shallow) - 1 if shallow <= deep else min(i, deep - 1)
+            for block, source in zip(self.encoder.blocks, spread(theirs.encoder.depth, ours.encoder.depth)):
                 block.load_state_dict(teacher.encoder.blocks[source].state_dict())
             copied += ["position", "encoder"]
         return copied

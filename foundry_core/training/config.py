@@ -106,8 +106,8 @@ class DistillConfig(Settings):
     teacher: str = Field(description="name or path of the teacher")
     start: str | None = Field(
         None,
-        description="name or path of a student of this architecture, but perhaps for its tokenizer, to go on from; "
-        "null: the teacher's blocks",
+        description="name or path of a student of this architecture, but perhaps for its tokenizer and its depth, to "
+        "go on from; null: the teacher's blocks",
     )
     tokenizer_share: float = Field(
         0.0,

@@ -16,7 +16,7 @@ from foundry_core.errors import InputError
 from foundry_core.models.gate import over_budget
 from foundry_core.models.heads import Perception, pool
 from foundry_core.models.registry import load_model
-from foundry_core.models.student import Encoded, Student
+from foundry_core.models.student import Encoded, Student, spread
 from foundry_core.models.supertokens import usage_shortfall
 from foundry_core.training.cache import CachedFeatures, build_cache, cache_key
 from foundry_core.training.config import DistillConfig
@@ -156,9 +156,15 @@ class Distillation:
 
 
 def _fitting(start: nn.Module, student: Student) -> dict[str, Tensor]:
-    """The weights of a student to go on from; without its tokenizer, where that is another one."""
-    own = start.architecture.tokenizer == student.architecture.tokenizer
-    return {name: value for name, value in start.state_dict().items() if own or not name.startswith("tokenizer.")}
+    """The weights of a student to go on from; without its tokenizer, where that is another one, and of its blocks those
+    that are spread over its depth, where that is another."""
+    theirs, ours = start.architecture, student.architecture
+    replaced = ("encoder.blocks.",) if theirs.tokenizer == ours.tokenizer else ("encoder.blocks.", "tokenizer.")
+    weights = {name: value for name, value in start.state_dict().items() if not name.startswith(replaced)}
+    for number, source in enumerate(spread(theirs.encoder.depth, ours.encoder.depth)):
+        block = start.encoder.blocks[source].state_dict()
+        weights |= {f"encoder.blocks.{number}.{name}": value for name, value in block.items()}
+    return weights
 
 
 def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architecture:
@@ -198,7 +204,8 @@ def _start(
     if config.start is None:
         return None, Heads(), teacher.training
     model, card = load_model(config.start)
-    if card.architecture.model_copy(update={"tokenizer": architecture.tokenizer}) != architecture:
+    encoder = card.architecture.encoder.model_copy(update={"depth": architecture.encoder.depth})
+    if card.architecture.model_copy(update={"tokenizer": architecture.tokenizer, "encoder": encoder}) != architecture:
         raise InputError(f"{source}: start: {config.start} is of another architecture; correct one of them")
     if card.architecture.tokenizer != architecture.tokenizer and not config.tokenizer_share:
         raise InputError(

@@ -118,6 +118,24 @@ def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
         distill(parse(DistillConfig, {**again, "teacher": str(copy / "tiny")}, "test"), tmp_path / "stranger")
 
 
+def test_a_student_goes_on_from_a_deeper_one_with_some_of_its_blocks(tmp_path):
+    deep = {**ARCHITECTURE, "encoder": {**ARCHITECTURE["encoder"], "depth": 4}, "supertokens": {"count": 4}}
+    values = {**of_a_teacher(tmp_path), "architecture": deep, "loop": {**LOOP, "steps": 2}}
+    first = distill(parse(DistillConfig, values, "test"), tmp_path / "first")
+    shallow = {**deep, "encoder": {**deep["encoder"], "depth": 2}}
+    again = {**values, "architecture": shallow, "start": str(tmp_path / "first" / "student")}
+    again["loop"] = {**LOOP, "steps": 1, "learning_rate": 1e-12}  # it hardly moves
+    second = distill(parse(DistillConfig, again, "test"), tmp_path / "second")
+    assert second.architecture.encoder.depth == 2 and second.training[:-1] == first.training
+    before, after = weights(tmp_path / "first" / "student"), weights(tmp_path / "second" / "student")
+    assert any("encoder.blocks.1." in name for name in after)
+    for name, value in after.items():
+        source = (
+            name.replace("blocks.0.", "blocks.1.") if "blocks.0." in name else name.replace("blocks.1.", "blocks.3.")
+        )
+        assert torch.allclose(value.double(), before[source].double(), atol=1e-6), name
+
+
 def test_a_student_goes_on_with_another_tokenizer_which_is_learned_first(tmp_path):
     values = {
         **of_a_teacher(tmp_path),
