@@ -187,11 +187,14 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
         raise InputError(f"{source}: losses.alone: needs architecture.supertokens.alone, and only with it")
     if bool(weights.gate) != bool(architecture.supertokens.gate):
         raise InputError(f"{source}: losses.gate: needs architecture.supertokens.gate, and only with it")
-    width = teacher.architecture.token_width
-    if architecture.encoder.width != teacher.architecture.encoder.width:
+    theirs = teacher.architecture
+    if architecture.encoder.width != theirs.encoder.width:
         for key, value in (("losses.tokenizer", weights.tokenizer), ("tokenizer_share", config.tokenizer_share)):
             if value:
                 raise InputError(f"{source}: {key}: the teacher's tokens are not as wide; leave it out")
+    elif config.tokenizer_share and config.freeze_tokenizer and architecture.tokenizer == theirs.tokenizer:
+        raise InputError(f"{source}: tokenizer_share: the teacher's tokenizer is kept, and frozen; leave it out")
+    width = theirs.token_width
     if width != architecture.encoder.width:
         architecture = architecture.model_copy(update={"output_width": width})
     return architecture

@@ -17,7 +17,7 @@ from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.heads import Perception  # noqa: E402
 from foundry_core.models.registry import create_model, load_model, save_model  # noqa: E402
-from foundry_core.schema import parse  # noqa: E402
+from foundry_core.schema import load_settings, parse  # noqa: E402
 from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
 from foundry_core.training.distill import Distillation, distill, r_squared  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
@@ -53,6 +53,13 @@ def test_a_student_is_no_teacher(tmp_path):
     values = {"name": "student", "teacher": "foundry-edge", "architecture": ARCHITECTURE, "loop": LOOP}
     with pytest.raises(InputError, match="teacher: foundry-edge is a student; name a teacher"):
         distill(parse(DistillConfig, values, "test"), tmp_path / "student")
+
+
+def test_a_tokenizer_that_is_kept_frozen_cannot_learn_first(tmp_path):
+    config = load_settings(ROOT / "config" / "train" / "foundry-base.yaml", DistillConfig)
+    first = config.model_copy(update={"tokenizer_share": 0.5})
+    with pytest.raises(InputError, match="^base.yaml: tokenizer_share: .*frozen; leave it out$"):
+        distill(first, tmp_path / "student", source="base.yaml")
 
 
 def test_elastic_students_learn_from_one_cache_of_teacher_features(tmp_path):
