@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from foundry_core.cli.common import Precision, require_torch
 from foundry_core.errors import InputError
+from foundry_core.models.schedule import check_merging
 
 if TYPE_CHECKING:
     from foundry_core.card import ModelCard
@@ -144,8 +145,7 @@ def _merged(name: str, method: str, rest: str, folder: Path, measured: Sequence[
     if method != "tome" or not (count.isascii() and count.isdigit() and int(count)) or not teacher:
         raise InputError(f"{name}: what is timed is tome:NUMBER:TEACHER, such as tome:16:teacher-small")
     groups = load_card(find_model(teacher), verify=False).preprocessing.groups
-    if int(count) > groups:
-        raise InputError(f"{name}: {teacher} has {groups} tokens; give a smaller number")
+    check_merging(name, teacher, groups, int(count))
     require_torch(f"bench --model {name}")
     from foundry_core.export.bench_peers import write_merged
 

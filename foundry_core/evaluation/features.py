@@ -22,6 +22,7 @@ from foundry_core.models.bounds import Compressed
 from foundry_core.models.heads import pool
 from foundry_core.models.merging import Merged
 from foundry_core.models.registry import load_model, random_teacher
+from foundry_core.models.schedule import check_merging
 
 HISTOGRAM = "histogram"
 RANDOM = "random:"  # random:<model> is that model's teacher architecture with random weights
@@ -115,8 +116,8 @@ def _compressed(make: Callable[[nn.Module, str, int], nn.Module]) -> Callable[[s
         teacher = _stored(model, seed)
         if teacher.budgets:
             raise InputError(f"{name}: {model} is a student; {method} compresses a teacher, name one")
-        if make is Merged and int(count) > teacher.size.groups:
-            raise InputError(f"{name}: {model} has {teacher.size.groups} tokens; give a smaller number")
+        if make is Merged:
+            check_merging(name, model, teacher.size.groups, int(count))
         network = make(teacher.network, method, int(count)).eval()
         return Source(name, network, teacher.size, (int(count),), int(count), model)
 
