@@ -23,18 +23,6 @@ Model = Annotated[str | None, typer.Option("--model", help="shipped model or mod
 Budget = Annotated[int | None, typer.Option("--budget", min=1, help="supertokens to run with")]
 
 
-def _require_topic(name: str, option: str) -> None:
-    """Raise InputError where ROS takes ``name`` for no topic."""
-    from rclpy.exceptions import NameValidationException
-    from rclpy.expand_topic_name import expand_topic_name
-    from rclpy.validate_full_topic_name import validate_full_topic_name
-
-    try:
-        validate_full_topic_name(expand_topic_name(name, "perception_node", "/"))
-    except (NameValidationException, ValueError):
-        raise InputError(f"{option} '{name}': no name of a topic; give one such as /lidar/points") from None
-
-
 def _settings(params: Path | None, perception: dict[str, Any], replay: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Dotted parameters of each node: defaults, then the file, then what was given on the command line."""
     from foundry_core.card import find_model, load_card
@@ -251,10 +239,13 @@ def up(
 
     Example: foundry up --input /lidar/points
     """
-    from foundry_ros import processes
+    from foundry_ros import parameters, processes
 
     processes.require_ros()
-    _require_topic(input_topic, "--input")
+    try:
+        parameters.ros_name(input_topic)
+    except ValueError as error:
+        raise InputError(f"--input {error}") from None
     values = _settings(params, {"model": model, "budget": budget}, {})["perception_node"]
     environment = processes.open_environment()
     code = 0

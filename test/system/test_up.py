@@ -84,3 +84,5 @@ def test_an_option_that_no_node_could_use_is_one_line(model, option, value):
     ended = foundry("up", "--model", model, option, value)
     assert ended.returncode == 2 and ended.stderr.startswith(f"foundry: {option} "), ended.stderr
     assert ended.stderr.count("\n") == 1 and value in ended.stderr
+    if option == "--input":
+        assert "a name has letters, digits, _ and single slashes" in ended.stderr
