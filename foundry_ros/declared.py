@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 
 from foundry_core.errors import InputError
 from foundry_core.schema import Settings
@@ -94,3 +94,26 @@ def current(node: Any, schema: type[S], changes: Mapping[str, Any] | None = None
             values[parameter.name] = _of_ros(value)
     values.update(changes or {})
     return from_dotted(schema, values, node.get_name())
+
+
+def judge_changes(
+    node: Any, schema: type[S], fixed: Callable[[str], str], check: Callable[[S], None] = lambda settings: None
+) -> None:
+    """From now on refuse changes of a node's parameters that cannot be made, all that are set together.
+
+    Args:
+        fixed: why the parameter of this name may not change now; empty where it may.
+        check: raises InputError for settings that fit the schema, but not the node.
+    """
+
+    def judge(changes: list[Any]) -> SetParametersResult:
+        ours = {change.name: change.value for change in changes if not is_ros_parameter(change.name)}
+        reason = next(filter(None, map(fixed, ours)), "")
+        try:
+            if not reason:
+                check(current(node, schema, ours))
+        except InputError as error:
+            reason = str(error)
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    node.add_on_set_parameters_callback(judge)

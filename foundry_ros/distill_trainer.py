@@ -22,7 +22,6 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
@@ -58,6 +57,10 @@ def find_config(name_or_path: str) -> Path:
     return Path(name_or_path).expanduser().absolute()
 
 
+def _fixed(name: str) -> str:
+    return "" if name in CHANGEABLE else f"{name} is fixed while the node runs: start it anew"
+
+
 class DistillTrainer(Node):
     """``distill_trainer``.
 
@@ -87,7 +90,7 @@ class DistillTrainer(Node):
         self._subscription: Any = None
         self._worker: LatestWorker | None = None
         self._autostart = settings.autostart
-        self.add_on_set_parameters_callback(self._judge_parameters)
+        declared.judge_changes(self, parameters.DistillParameters, _fixed)
         self._diagnostics = Diagnostics(self, "training", self._status)
         self._open_data()
         for name, action in (("start", self._start), ("stop", self._stop), ("save", self._save)):
@@ -205,18 +208,6 @@ class DistillTrainer(Node):
         saved = self.out / "saved"
         card = save_copy(model, saved)
         return f"saved {card.name} to {saved}: {card.parameters:,} parameters, {card.training[-1].steps} steps"
-
-    def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:
-        ours = {change.name: change.value for change in changes if not parameters.is_ros_parameter(change.name)}
-        for name in ours:
-            if name not in CHANGEABLE:
-                reason = f"{name} is fixed while the node runs: start it anew"
-                return SetParametersResult(successful=False, reason=reason)
-        try:
-            declared.current(self, parameters.DistillParameters, ours)
-        except InputError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions, install_signal_handlers
@@ -118,11 +118,30 @@ def _spin(executor: SingleThreadedExecutor, node: Any) -> None:
             )
 
 
-def autostart(node: Any) -> None:
-    """Configure and activate a lifecycle node that has the parameter ``autostart`` set.
+class ManagedNode(LifecycleNode):
+    """A lifecycle node that outlives a transition which its present state does not have; rclpy would end it.
+
+    Attributes:
+        failure: why its last transition that failed did, see :func:`reported`.
+    """
+
+    failure = ""
+
+    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
+        """Answer such a request with success = False."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition {request.transition.id} refused: {str(error).splitlines()[0]}")
+            response.success = False
+            return response
+
+
+def autostart(node: ManagedNode) -> None:
+    """Configure and activate a node that has the parameter ``autostart`` set.
 
     Raises:
-        InputError: its ``failure``, which :func:`reported` notes.
+        InputError: its ``failure``.
     """
     if node.get_parameter("autostart").value:
         for transition in (node.trigger_configure, node.trigger_activate):
@@ -137,7 +156,7 @@ def reported(transition: Transition) -> Transition:
     """Log what a transition raises (rclpy would swallow it): bad input fails the transition, the rest is an error."""
 
     @functools.wraps(transition)
-    def run(self: Any, state: Any) -> TransitionCallbackReturn:
+    def run(self: ManagedNode, state: Any) -> TransitionCallbackReturn:
         try:
             return transition(self, state)
         except InputError as error:

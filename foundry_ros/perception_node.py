@@ -17,9 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import PointCloud2
 
 from foundry_core import cdr, pointcloud2
@@ -35,13 +34,13 @@ from foundry_ros.counters import NodeStatistics
 from foundry_ros.diagnostics import Diagnostics, Status
 from foundry_ros.frames import TargetFrame
 from foundry_ros.health import judge
-from foundry_ros.node import SENSOR_QOS, RCLError, Warnings, autostart, overridable, reported, run
+from foundry_ros.node import SENSOR_QOS, ManagedNode, Warnings, autostart, overridable, reported, run
 from foundry_ros.outputs import Outputs
 from foundry_ros.teaching import Teaching, open_taught
 from foundry_ros.worker import LatestWorker
 
 
-class PerceptionNode(LifecycleNode):
+class PerceptionNode(ManagedNode):
     """``perception_node``.
 
     Unconfigured: only parameters. Inactive: the model is loaded. Active: while somebody listens to an output, clouds
@@ -61,9 +60,8 @@ class PerceptionNode(LifecycleNode):
         self._loaded = loaded
         declared.declare(self, parameters.PerceptionParameters)
         self.settings = declared.current(self, parameters.PerceptionParameters)
-        self.add_on_set_parameters_callback(self._judge_parameters)
+        declared.judge_changes(self, parameters.PerceptionParameters, self._fixed, self._check_loaded)
         self.add_post_set_parameters_callback(self._on_parameters)
-        self.failure = ""
         self._perceiver: Perceiver | None = None
         self._pipeline: Pipeline | None = None
         self._pace = Pace()
@@ -169,35 +167,20 @@ class PerceptionNode(LifecycleNode):
         self._teaching = self._outputs = self._target = None
         self._perceiver = self._pipeline = None
 
-    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:
-        """Answer a transition that the present state does not have with success = False; rclpy would end the node."""
-        try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)
-        except RCLError as error:
-            self.get_logger().error(f"transition {request.transition.id} refused: {str(error).splitlines()[0]}")
-            response.success = False
-            return response
-
     def close(self) -> None:
         """End the threads and destroy the node."""
         self._stop()
         self._release()
         self.destroy_node()
 
-    def _judge_parameters(self, changes: list[Any]) -> SetParametersResult:
-        ours = {change.name: change.value for change in changes if not parameters.is_ros_parameter(change.name)}
-        late = [name for name in ours if not parameters.changes_at_run_time(name)]
-        if late and self._perceiver is not None:
-            name = late[0]
-            reason = f"{name} takes effect at configuration: deactivate and clean up the node first"
-            return SetParametersResult(successful=False, reason=reason)
-        try:
-            settings = declared.current(self, parameters.PerceptionParameters, ours)
-            if self._pipeline is not None:
-                self._check(settings, self._pipeline)
-        except InputError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
+    def _fixed(self, name: str) -> str:
+        if self._perceiver is None or parameters.changes_at_run_time(name):
+            return ""
+        return f"{name} takes effect at configuration: deactivate and clean up the node first"
+
+    def _check_loaded(self, settings: parameters.PerceptionParameters) -> None:
+        if self._pipeline is not None:
+            self._check(settings, self._pipeline)
 
     @staticmethod
     def _check(settings: parameters.PerceptionParameters, pipeline: Pipeline) -> None:
