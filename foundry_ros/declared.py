@@ -17,9 +17,9 @@ from foundry_ros.parameters import (
     NodeParameter,
     changes_at_run_time,
     from_dotted,
-    is_ros_parameter,
     node_parameters,
-)  # fmt: skip
+)
+from foundry_ros.ros_parameters import check_ros_parameter, is_ros_parameter
 
 S = TypeVar("S", bound=Settings)
 
@@ -56,9 +56,11 @@ def declare(node: Any, schema: type[Settings]) -> None:
     parameters = {parameter.name: parameter for parameter in node_parameters(schema)}
     given: dict[str, Any] = {}
     for name, parameter in node.get_parameters_by_prefix("").items():
-        if name not in parameters and not is_ros_parameter(name):
+        if is_ros_parameter(name):
+            check_ros_parameter(name, _of_ros(parameter.value), node.get_name())
+        elif name not in parameters:
             raise InputError(f"{node.get_name()}: {name}: unknown parameter; remove it or correct its spelling")
-        if name in parameters:
+        else:
             given[name] = _of_ros(parameter.value)
     from_dotted(schema, given, node.get_name())
     kind = next(name for name, known in NODES.items() if known is schema)
@@ -110,6 +112,9 @@ def judge_changes(
         ours = {change.name: change.value for change in changes if not is_ros_parameter(change.name)}
         reason = next(filter(None, map(fixed, ours)), "")
         try:
+            for change in changes:
+                if is_ros_parameter(change.name) and change.value is not None:
+                    check_ros_parameter(change.name, _of_ros(change.value), node.get_name())
             if not reason:
                 check(current(node, schema, ours))
         except InputError as error:

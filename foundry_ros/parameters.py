@@ -23,10 +23,7 @@ from foundry_core.scene.config import SceneConfig
 from foundry_core.scene.tracks import TracksConfig
 from foundry_core.schema import Settings, parse, read_yaml
 from foundry_ros.health import HealthConfig
-
-#: parameters that ROS itself gives to every node
-ROS_PARAMETERS = ("use_sim_time", "start_type_description_service")
-ROS_PREFIXES = ("qos_overrides.",)
+from foundry_ros.ros_parameters import check_ros_parameter, is_ros_parameter
 
 #: parameters of perception_node, or groups of them, that take effect at configuration
 AT_CONFIGURATION = (
@@ -194,11 +191,6 @@ def _dotted(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def is_ros_parameter(name: str) -> bool:
-    """Whether ROS declares this parameter for every node."""
-    return name in ROS_PARAMETERS or name.startswith(ROS_PREFIXES)
-
-
 def from_dotted(schema: type[S], values: Mapping[str, Any], source: str | Path) -> S:
     """Settings from dotted parameters.
 
@@ -237,16 +229,13 @@ def read_ros_parameters(path: str | Path) -> dict[str, dict[str, Any]]:
     """What a ROS parameter file says of the parameters that ROS itself gives to every node, dotted, for each node.
 
     Raises:
-        InputError: as :func:`read_parameters`, and one that has no value or is of the wrong kind.
+        InputError: as :func:`read_parameters`, and one whose value ROS could not use.
     """
     found = {}
     for node, values in _of_nodes(path).items():
         found[node] = {name: value for name, value in values.items() if is_ros_parameter(name)}
         for name, value in found[node].items():
-            if name in ROS_PARAMETERS and not isinstance(value, bool):
-                raise InputError(f"{path}: {name}: must be true or false")
-            if not isinstance(value, str | int):
-                raise InputError(f"{path}: {name}: must be a word or a number")
+            check_ros_parameter(name, value, path)
     return found
 
 

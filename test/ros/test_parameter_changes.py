@@ -67,6 +67,14 @@ def test_a_perception_node_goes_on_when_its_parameters_are_unset(make):
     assert node.settings.deadline_ms is None and node.settings.max_batch == 4
 
 
+def test_an_override_of_qos_that_ros_does_not_know_is_refused_at_run_time_too(make):
+    name = "qos_overrides./perception_node/input.subscription.reliability"
+    node = make(**{name: "reliable"})
+    refused = node.set_parameters([Parameter(name, value="best_efort")])[0]
+    assert not refused.successful and f"{name}: must be reliable, best_effort" in refused.reason
+    assert node.set_parameters([Parameter(name, value="best_effort")])[0].successful
+
+
 def test_what_the_worker_needs_waits_for_the_next_frame_and_for_no_later_one(make):
     node = make()
     node.trigger_configure()

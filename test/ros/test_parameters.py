@@ -12,6 +12,7 @@ from foundry_core.scene import config as scene
 from foundry_core.schema import Settings
 from foundry_ros import parameters
 from foundry_ros.parameters import DistillParameters, PerceptionParameters, ReplayParameters
+from foundry_ros.ros_parameters import POLICIES, check_ros_parameter
 
 
 class Inner(Settings):
@@ -157,10 +158,43 @@ def test_parameters_of_ros_itself_are_read_for_each_node(tmp_path):
         "bag_replay": {"use_sim_time": True},
         "distill_trainer": {"use_sim_time": False},
     }
-    for name, value in (("use_sim_time", "maybe"), ("use_sim_time", None), (f"{prefix}.depth", [1])):
+    for name, value in (("use_sim_time", "maybe"), ("use_sim_time", None), (f"{prefix}.reliability", "best_efort")):
         content = {"perception_node": {"ros__parameters": {name: value}}}
         with pytest.raises(InputError, match=f"p.yaml: {name}: must be"):
             parameters.read_ros_parameters(write(tmp_path / "p.yaml", content))
+
+
+RELIABILITIES = "must be reliable, best_effort, best_available or system_default, not "
+
+
+@pytest.mark.parametrize(
+    ("policy", "value", "complaint"),
+    [
+        ("reliability", "best_efort", RELIABILITIES + "'best_efort'"),
+        ("reliability", "unknown", RELIABILITIES + "'unknown'"),
+        ("reliability", 1, RELIABILITIES + "1"),
+        ("history", "last", "must be keep_last, keep_all or system_default, not 'last'"),
+        ("depth", -1, "must be a whole number from 0 to 2147483647, not -1"),
+        ("depth", 2**31, "must be a whole number from 0"),
+        ("depth", 2.0, "must be a whole number from 0"),
+        ("depth", True, "must be a whole number from 0"),
+        ("depth", [1], "must be a whole number from 0"),
+        ("durability", [1], "must be a word or a number"),
+    ],
+)
+def test_qos_that_ros_does_not_know_is_refused_with_what_it_knows(policy, value, complaint):
+    name = f"qos_overrides./points.subscription.{policy}"
+    with pytest.raises(InputError) as caught:
+        check_ros_parameter(name, value, "here")
+    assert str(caught.value).startswith(f"here: {name}: {complaint}")
+
+
+def test_qos_that_ros_knows_is_taken_in_any_case():
+    qos = pytest.importorskip("rclpy.qos", reason="rclpy is not installed")
+    for policy, kind in (("reliability", qos.ReliabilityPolicy), ("history", qos.HistoryPolicy)):
+        assert set(POLICIES[policy]) == {name.lower() for name in kind.__members__} - {"unknown"}
+        for value in (*POLICIES[policy], *kind.__members__.keys() - {"UNKNOWN"}):
+            check_ros_parameter(f"qos_overrides./points.publisher.{policy}", value, "here")
 
 
 @pytest.mark.parametrize(

@@ -279,12 +279,16 @@ def run_to_end(domain: int, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+RELIABILITY = "qos_overrides./points.subscription.reliability"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("-p", "modle:=x"), "perception_node: modle: unknown parameter"),
         (("-p", "scene.nothing:=1"), "perception_node: scene.nothing: unknown parameter"),
         (("-p", "threads:=0"), "perception_node: threads: "),
+        (("-p", f"{RELIABILITY}:=best_efort"), f"perception_node: {RELIABILITY}: must be reliable, best_effort, "),
         (("-p", "model:=no-such-model"), "no-such-model: neither a shipped model"),
         (("-p", "model:={tiny}", "-p", "budget:=7"), "budget: 7: tiny runs with 1, 2, 4 supertokens"),
     ],
