@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A running perception node as a test sees it: clouds in, answers and figures out."""
+"""A running perception node as a test sees it: clouds in, answers and figures out, its state and its parameters."""
 
 from __future__ import annotations
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 from observer import wait_for
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
@@ -45,3 +49,25 @@ class Station:
 
     def figure(self, key: str, value: int) -> None:
         wait_for(lambda: diagnostics(self.diagnostics).get(key) == str(value), what=f"{key} = {value}")
+
+
+def state(ros) -> int:
+    return ros.call(GetState, "/perception_node/get_state", GetState.Request()).current_state.id
+
+
+def change(ros, transition: int) -> bool:
+    request = ChangeState.Request(transition=Transition(id=transition))
+    return ros.call(ChangeState, "/perception_node/change_state", request, 60.0).success
+
+
+def _value(text: str | int | float) -> ParameterValue:
+    if isinstance(text, str):
+        return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=text)
+    if isinstance(text, int):
+        return ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=text)
+    return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=text)
+
+
+def set_parameter(ros, name: str, content: str | int | float):
+    request = SetParameters.Request(parameters=[Parameter(name=name, value=_value(content))])
+    return ros.call(SetParameters, "/perception_node/set_parameters", request).results[0]

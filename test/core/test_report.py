@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from commands import refused
 from matplotlib import image
-from test_cli import refused
 
 from foundry_core.card import find_model, load_card
 from foundry_core.errors import InputError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Transfer heads: files of their own, the same numbers without torch, at home in one family, calibrated."""
+"""Transfer heads: files of their own, the same numbers without torch, at home in one family."""
 
 import json
 
@@ -20,12 +20,10 @@ from foundry_core.head_card import HEAD_WEIGHTS, family, fingerprint, load_head_
 from foundry_core.models.heads import PartHead  # noqa: E402
 from foundry_core.models.registry import load_model  # noqa: E402
 from foundry_core.models.transfer import Classifiers, InnerFeatures  # noqa: E402
-from foundry_core.runtime.fewshot import Whitening, nearest_cosine  # noqa: E402
 from foundry_core.runtime.head_perceiver import HeadPerceiver  # noqa: E402
-from foundry_core.runtime.transfer import TransferHead, energy, gelu  # noqa: E402
+from foundry_core.runtime.transfer import TransferHead, gelu  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.tensors import read_tensors, write_tensors  # noqa: E402
-from foundry_core.training.calibration import fit_unknown  # noqa: E402
 from foundry_core.training.config import TransferConfig  # noqa: E402
 from foundry_core.training.lesson import Lesson  # noqa: E402
 from foundry_core.training.transfer_tasks import FineTuning  # noqa: E402
@@ -161,44 +159,6 @@ def test_inner_features_hold_the_last_ones_and_bind_a_head_to_its_own_backbone(m
         HeadPerceiver(models / "teacher", [directory])
     (answer,) = perceiver(models / "teacher", directory).classify([load_shapes(data).points[0].astype(np.float32)])
     assert answer.unknown and (answer.part_ids >= 0).all() and len(answer.part_ids) == 200
-
-
-def test_left_out_classes_are_unknown(models, data, tmp_path):
-    directory, made = train(models, data, tmp_path, kind="ncm", leave_out=1)
-    assert len(made.classes) == 2 and len(made.left_out) == 1 and made.training.steps == 0
-    assert not (tmp_path / "checkpoint.pt").exists()  # nothing was trained
-    shapes = load_shapes(data).test()
-    judge = perceiver(models / "teacher", directory)
-    measured = evaluate_head(judge, shapes)
-    assert measured["accuracy_percent"] > 65 and 0 <= measured["unknown_auroc"] <= 1
-    strangers = shapes.select(shapes.label == shapes.class_names.index(made.left_out[0]))
-    with pytest.raises(InputError, match="none is a class of"):
-        evaluate_head(judge, strangers)
-
-
-@pytest.mark.parametrize("score", ["distance", "energy"])
-def test_a_threshold_turns_away_its_share_of_the_known_and_most_of_the_unknown(score):
-    rng = np.random.default_rng(0)
-    centers = 6 * rng.normal(size=(4, 12))
-    label = rng.integers(0, 3, 600)
-    pooled = (centers[label] + rng.normal(size=(600, 12))).astype(np.float32)
-    fold = rng.integers(0, 5, 600)
-    config = parse(TransferConfig, {"model": "m", "data": "d.npz", "unknown": score, "reject": 0.1}, "test")
-    logits = -((pooled[:, None] - centers[None, :3]) ** 2).sum(axis=2) / 2
-    unknown, tensors = fit_unknown(config, pooled, label, fold, np.ones(600, bool), logits)
-
-    def rejected(features: np.ndarray) -> float:
-        if score == "energy":
-            found = energy(-((features[:, None] - centers[None, :3]) ** 2).sum(axis=2) / 2)
-        else:
-            space = Whitening(tensors["space.center"], tensors["space.matrix"])
-            found = 1 - nearest_cosine(space.units(features), tensors["space.exemplars"])
-        return float((found > unknown.threshold).mean())
-
-    fresh = rng.integers(0, 3, 1000)
-    assert rejected(centers[fresh] + rng.normal(size=(1000, 12))) == pytest.approx(0.1, abs=0.05)
-    assert rejected(centers[3] + rng.normal(size=(200, 12))) > 0.9
-    assert unknown.exemplars == (96 if score == "distance" else 0)
 
 
 def test_fine_tuning_makes_a_model_that_begins_a_family(models, data, tmp_path, linear):

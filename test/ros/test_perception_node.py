@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""perception_node over DDS: what it answers, what it tells of itself, and what it refuses."""
+
 from __future__ import annotations
 
 import json
@@ -14,13 +16,10 @@ from observer import wait_for
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from lifecycle_msgs.msg import State
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2, PointField
-from station import Station, cloud, diagnostics
+from station import Station, cloud, diagnostics, set_parameter, state
 from std_msgs.msg import String
 from street_scene import BOX, POLE, street
 from tiny_model import CLASSES
@@ -31,15 +30,6 @@ from foundry_ros import messages
 from foundry_ros.processes import local_environment
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-
-
-def state(ros) -> int:
-    return ros.call(GetState, "/perception_node/get_state", GetState.Request()).current_state.id
-
-
-def change(ros, transition: int) -> bool:
-    request = ChangeState.Request(transition=Transition(id=transition))
-    return ros.call(ChangeState, "/perception_node/change_state", request, 60.0).success
 
 
 @pytest.fixture
@@ -188,67 +178,10 @@ def test_the_process_holds_neither_linear_algebra_nor_the_code_of_the_compiler(r
     assert int(re.search(r"\nRss: +(\d+) kB", code)[1]) < 10_000  # of 80,000
 
 
-def test_every_lifecycle_transition(ros, tiny_model):
-    parameters = {"model": str(tiny_model), "autostart": False}
-    with ros.start("perception_node", parameters, {"~/input": "/points"}) as process:
-        assert state(ros) == State.PRIMARY_STATE_UNCONFIGURED
-        assert not change(ros, Transition.TRANSITION_ACTIVATE)
-        for _ in range(2):  # and once more, after a clean-up
-            assert change(ros, Transition.TRANSITION_CONFIGURE)
-            assert state(ros) == State.PRIMARY_STATE_INACTIVE
-            assert ros.node.count_subscribers("/points") == 0  # nothing is received while inactive
-            for stamp in (1, 2):
-                assert change(ros, Transition.TRANSITION_ACTIVATE)
-                assert state(ros) == State.PRIMARY_STATE_ACTIVE
-                assert Station(ros).connect().ask(cloud(street(), stamp)).width >= 2
-                assert change(ros, Transition.TRANSITION_DEACTIVATE)
-                assert state(ros) == State.PRIMARY_STATE_INACTIVE
-            assert change(ros, Transition.TRANSITION_CLEANUP)
-            assert state(ros) == State.PRIMARY_STATE_UNCONFIGURED
-        assert change(ros, Transition.TRANSITION_CONFIGURE)
-        assert change(ros, Transition.TRANSITION_ACTIVATE)
-        assert change(ros, Transition.TRANSITION_ACTIVE_SHUTDOWN)
-        assert state(ros) == State.PRIMARY_STATE_FINALIZED
-        assert process.stop() == 0
-
-
-@pytest.mark.parametrize(
-    "transition", [Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, Transition.TRANSITION_INACTIVE_SHUTDOWN]
-)
-def test_shutdown_from_the_other_states(ros, tiny_model, transition):
-    with ros.start("perception_node", {"model": str(tiny_model), "autostart": False}):
-        if transition == Transition.TRANSITION_INACTIVE_SHUTDOWN:
-            assert change(ros, Transition.TRANSITION_CONFIGURE)
-        assert change(ros, transition)
-        assert state(ros) == State.PRIMARY_STATE_FINALIZED
-
-
-def set_parameter(ros, name: str, value: ParameterValue):
-    request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
-    return ros.call(SetParameters, "/perception_node/set_parameters", request).results[0]
-
-
-def test_a_bad_model_fails_configuration_and_can_be_corrected(ros, tiny_model, tmp_path):
-    with ros.start("perception_node", {"model": str(tmp_path / "nothing"), "autostart": False}):
-        assert not change(ros, Transition.TRANSITION_CONFIGURE)
-        assert state(ros) == State.PRIMARY_STATE_UNCONFIGURED
-        bad = set_parameter(ros, "threads", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=-3))
-        assert not bad.successful and "threads" in bad.reason
-        text = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=str(tiny_model))
-        assert set_parameter(ros, "model", text).successful
-        assert change(ros, Transition.TRANSITION_CONFIGURE)
-        late = set_parameter(ros, "model", text)
-        assert not late.successful and "clean up" in late.reason
-
-
 def test_a_class_that_the_model_lacks_is_refused_and_the_node_goes_on(running, ros):
-    def chosen(text: str):
-        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=text)
-        return set_parameter(ros, "classes", value)
-
-    refused = chosen("pole, mug")
+    refused = set_parameter(ros, "classes", "pole, mug")
     assert not refused.successful and "'mug' is none of the model's" in refused.reason
-    assert chosen("pole").successful
+    assert set_parameter(ros, "classes", "pole").successful
     objects = messages.read_records(running.ask(cloud(street(), 1)), OBJECT, "objects")
     assert len(objects) and set(objects["class_id"]) <= {-1, CLASSES.index("pole")}
 

@@ -15,13 +15,12 @@ pytest.importorskip("rclpy", reason="rclpy is not installed")
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rcl_interfaces.srv import DescribeParameters
 from rclpy.qos import QoSReliabilityPolicy
 from rclpy.serialization import serialize_message
 from segments import left_behind, own_segments
 from sensor_msgs.msg import PointCloud2, PointField
-from station import Station, cloud, diagnostics
+from station import Station, cloud, diagnostics, set_parameter
 from street_scene import street
 
 from foundry_core.records import OBJECT
@@ -31,19 +30,6 @@ from foundry_ros import messages
 def status(station: Station) -> tuple[bytes, str]:
     newest = [message.status[0] for message in list(station.diagnostics)][-1]
     return newest.level, newest.message
-
-
-def value(text: str | int | float) -> ParameterValue:
-    if isinstance(text, str):
-        return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=text)
-    if isinstance(text, int):
-        return ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=text)
-    return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=text)
-
-
-def set_parameter(ros, name: str, content: str | int | float):
-    request = SetParameters.Request(parameters=[Parameter(name=name, value=value(content))])
-    return ros.call(SetParameters, "/perception_node/set_parameters", request).results[0]
 
 
 def reshaped(stamp_ns: int, kind: np.dtype, height: int = 1, row_padding: int = 0, row_step: int | None = None):
