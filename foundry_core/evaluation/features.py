@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from foundry_core.architecture import Preprocessing
 from foundry_core.card import find_model, load_card
 from foundry_core.data.stream import ShapeStream, StreamConfig
 from foundry_core.errors import InputError
+from foundry_core.head_card import fingerprint
 from foundry_core.models.bounds import Compressed
 from foundry_core.models.heads import pool
 from foundry_core.models.merging import Merged
@@ -72,7 +73,8 @@ class Source:
         size: how clouds are prepared.
         budgets: supertoken counts that it runs with; empty where it has none.
         budget: the one used where none is asked for.
-        teacher: name or path of the model whose features it rebuilds, where that is known.
+        teacher: name or path of the model whose features it rebuilds, where that is known; teacher_sha256: of its
+            weights, where a card has it.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Source:
     budgets: tuple[int, ...] = ()
     budget: int | None = None
     teacher: str | None = None
+    teacher_sha256: str = ""
 
     def fit(self, groups: Groups) -> None:
         """Let a baseline learn from the training clouds; most have nothing to learn."""
@@ -91,11 +94,14 @@ class Source:
 
 def _stored(name: str, seed: int) -> Source:
     network, card = load_model(name)
-    distilled = [run.parent for run in card.training if run.parent and "distill" in run.task]
-    parent = distilled[-1] if card.kind == "student" and distilled else None
+    distilled = [run for run in card.training if run.parent and "distill" in run.task]
+    parent, weights = None, ""
+    if card.kind == "student" and distilled:
+        parent, weights = distilled[-1].parent, distilled[-1].parent_sha256
     if parent and Path(name).is_dir() and (Path(name).parent / parent).is_dir():
         parent = str(Path(name).parent / parent)
-    return Source(name, network.backbone, card.preprocessing, tuple(sorted(card.budgets)), card.budget, parent)
+    budgets = tuple(sorted(card.budgets))
+    return Source(name, network.backbone, card.preprocessing, budgets, card.budget, parent, weights)
 
 
 def _random(name: str, seed: int) -> Source:
@@ -139,6 +145,26 @@ def resolve(name: str, seed: int = 0) -> Source:
         InputError: an unknown model, or a baseline that is not written as ``METHOD:NUMBER:TEACHER``.
     """
     return BASELINES.get(name.split(":", 1)[0] if ":" in name else "", _stored)(name, seed)
+
+
+def require_teachers(sources: Iterable[Source]) -> None:
+    """Check that the teachers which cards name are at hand, with the weights that the students were made from.
+
+    Raises:
+        InputError: one is not found, or is another model of that name.
+    """
+    for source in sources:
+        if not source.teacher_sha256:
+            continue
+        try:
+            found = fingerprint(load_card(find_model(source.teacher)))
+        except InputError:
+            raise InputError(f"{source.name}: its teacher {source.teacher} is not found; give --teacher") from None
+        if found != source.teacher_sha256:
+            raise InputError(
+                f"{source.name}: {source.teacher} has other weights than the teacher that it was made from; "
+                "give that one to --teacher"
+            )
 
 
 def pooled_features(source: Source, groups: Groups, advance: Advance | None = None) -> np.ndarray:

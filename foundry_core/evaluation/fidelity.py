@@ -20,7 +20,7 @@ from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
 from foundry_core.evaluation.answers import Answers, ask_teacher, collect, same_tokenizer
 from foundry_core.evaluation.corruptions import Shift, corrupt_all
-from foundry_core.evaluation.features import HISTOGRAM, Groups, Source, group_clouds, resolve
+from foundry_core.evaluation.features import HISTOGRAM, Groups, Source, group_clouds, require_teachers, resolve
 from foundry_core.evaluation.measures import linear_cka, neighbor_agreement
 from foundry_core.evaluation.probe import Split, fit_probe
 from foundry_core.models.heads import pool
@@ -86,7 +86,8 @@ def choose_teacher(sources: Sequence[Source], named: str | None) -> Source:
     """The teacher named, or the one that all sources were made from.
 
     Raises:
-        InputError: none is known, they differ, it is a student, or a model sees other patches than it does.
+        InputError: none is known or it is not found, they differ, its weights are not those that a student was made
+            from, it is a student, or a model sees other patches than it does.
     """
     name = named or next((source.teacher for source in sources if source.teacher), None)
     if name is None:
@@ -94,6 +95,8 @@ def choose_teacher(sources: Sequence[Source], named: str | None) -> Source:
     for source in sources:
         if named is None and source.teacher not in (None, name):
             raise InputError(f"{source.name}: its teacher is {source.teacher}, not {name}; give --teacher")
+    if named is None:
+        require_teachers(sources)
     teacher = resolve(name)
     if teacher.budgets:
         raise InputError(f"{name}: is a student; give a teacher to --teacher")

@@ -18,6 +18,7 @@ from foundry_core.evaluation.features import (
     group_clouds,
     histogram_features,
     pooled_features,
+    require_teachers,
     resolve,
 )
 from foundry_core.export.rewrite import fused_backbone
@@ -82,11 +83,13 @@ def with_teacher(found: Sequence[Subject], named: str | None, seed: int) -> tupl
     Without either there is no teacher.
 
     Raises:
-        InputError: students of several teachers, or an unknown one.
+        InputError: students of several teachers, an unknown one, or one of other weights than theirs.
     """
     teachers = {subject.source.teacher for subject in found if subject.source and subject.source.teacher}
     if named is None and len(teachers) > 1:
         raise InputError(f"--teacher: the models have several, {', '.join(sorted(teachers))}; name one")
+    if named is None:
+        require_teachers(subject.source for subject in found if subject.source)
     named = named or next(iter(teachers), None)
     if named is None:
         return list(found), None

@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 
+from head_family import save, write_models  # noqa: E402
 from test_evaluation import shapes_file  # noqa: E402, F401
 from test_models import TINY, card, clouds, tiny_student  # noqa: E402
 
@@ -20,9 +21,10 @@ from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.evaluation import measures  # noqa: E402
 from foundry_core.evaluation.answers import ask, ask_teacher, collect, same_tokenizer  # noqa: E402
 from foundry_core.evaluation.features import Groups, Source, group_clouds, pooled_features, resolve  # noqa: E402
-from foundry_core.evaluation.fidelity import Row, averages, choose_budgets, fidelity  # noqa: E402
+from foundry_core.evaluation.fidelity import Row, averages, choose_budgets, choose_teacher, fidelity  # noqa: E402
 from foundry_core.evaluation.ownership import owners  # noqa: E402
 from foundry_core.evaluation.probe import Split  # noqa: E402
+from foundry_core.evaluation.subjects import subjects, with_teacher  # noqa: E402
 from foundry_core.evaluation.tradeoff import draw_tradeoff, join  # noqa: E402
 from foundry_core.models.registry import create_perception, save_model  # noqa: E402
 from foundry_core.models.student import Student  # noqa: E402
@@ -279,3 +281,20 @@ def test_fidelity_and_latency_are_joined_by_model_and_budget(tmp_path, capsys):
     (tmp_path / "rows.json").write_text("{}")
     arguments = ["evaluate", "tradeoff", "--fidelity", str(tmp_path / "rows.json"), "--bench", "x", "--out", "y.png"]
     assert main(arguments) == 2 and "not a list of rows" in capsys.readouterr().err
+
+
+def test_another_model_of_the_teachers_name_is_not_taken_for_it(tmp_path):
+    models = write_models(tmp_path)
+    student = resolve(str(models / "student"))
+    assert choose_teacher([student], None).name == str(models / "teacher")
+    found = subjects([str(models / "student")], (), 0, ())
+    assert with_teacher(found, None, 0)[1] == str(models / "teacher")
+
+    save(models / "teacher", TINY, 3)  # trained anew: other weights
+    for choose in (lambda: choose_teacher([student], None), lambda: with_teacher(found, None, 0)):
+        with pytest.raises(InputError, match="other weights than the teacher that it was made from; .*--teacher"):
+            choose()
+    assert choose_teacher([student], str(models / "teacher")).name == str(models / "teacher")  # who names it, means it
+    (models / "teacher").rename(models / "elsewhere")
+    with pytest.raises(InputError, match="its teacher .*teacher is not found; give --teacher"):
+        choose_teacher([student], None)
