@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from foundry_core.card import ModelCard, Training, TrainingData
 from foundry_core.errors import InputError
 from foundry_core.evaluation.curves import CURVES, draw_curves
-from foundry_core.files import remove_torn, replacing, write_atomically
+from foundry_core.files import remove_torn, replacing, require_writable, write_atomically
 from foundry_core.models.heads import Perception
 from foundry_core.models.parallel import rank, share_statistics, world
 from foundry_core.models.registry import save_model
@@ -77,10 +77,10 @@ class Run:
         groups, self._rates = self._parameter_groups()
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.average = AveragedWeights(task.module, config.ema) if config.ema else None
+        self._settings = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode()
         if self.leads:
             directory.mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
-            write_atomically(directory / "config.yaml", text.encode())
+            require_writable(directory / "config.yaml", "--out")
 
     def _parameter_groups(self) -> tuple[list[dict[str, Any]], list[float]]:
         """Groups for the optimiser, and the rate of each over the loop's (of a task without ``rate``: 1)."""
@@ -160,8 +160,10 @@ class Run:
                 self.means.load(state["means"])
             self.step, self.elapsed = state["step"], state["elapsed"]
         except (RuntimeError, KeyError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: does not fit this run ({reason}); start anew in another --out") from None
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"{path}: is of another run ({reason}); give its own configuration, or start anew in another --out"
+            ) from None
         self.saved = self.step
 
     def record(self, task: str, data: list[TrainingData], source: str, **parent: str) -> Training:
@@ -193,7 +195,8 @@ class Run:
         """
         with RunLog.sole(self.directory, say) if self.leads else nullcontext() as log:
             self.resume()
-            if log:
+            if log:  # a run that this one does not fit, or that goes on beside it, keeps its configuration
+                write_atomically(self.directory / "config.yaml", self._settings)
                 log.cut(self.step or -1)
                 if self.probes and self.step == 0:
                     log.add({"step": 0, "seconds": 0.0, **self.probes(0, False)})

@@ -123,6 +123,15 @@ def test_a_torn_checkpoint_is_refused_by_name(tmp_path):
         pretrain(config, tmp_path / "run")
 
 
+def test_a_run_keeps_its_configuration_where_another_one_does_not_fit(tmp_path):
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    deeper = {**ARCHITECTURE, "encoder": {**ARCHITECTURE["encoder"], "depth": 4}}
+    with pytest.raises(InputError, match="checkpoint.pt: is of another run .*Missing key.*give its own configuration"):
+        pretrain(parse(PretrainConfig, {**PRETRAIN, "architecture": deeper}, "test"), tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configurations_parse(path):
     from foundry_core.cli.train import data_sets
