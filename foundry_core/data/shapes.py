@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from foundry_core.card import sha256
 from foundry_core.clouds import MAX_COORDINATE
 from foundry_core.errors import InputError
 from foundry_core.files import replacing
@@ -171,6 +173,13 @@ def load_shapes(path: str | Path) -> ShapeSet:
     if layout or (Path(place).is_dir() and not place.endswith(".npz")):
         return read_folder(layout, Path(place))
     return _load_npz(Path(path))
+
+
+def content_sha256(path: str | Path, points: np.ndarray) -> str:
+    """What names the content of a shape set in a cache: SHA-256 of its file; of a folder, of the ``points`` read."""
+    if Path(path).is_file():
+        return sha256(Path(path))
+    return hashlib.sha256(np.ascontiguousarray(points)).hexdigest()
 
 
 def save_shapes(path: str | Path, shapes: ShapeSet) -> None:

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from foundry_core.architecture import Preprocessing
 from foundry_core.card import WEIGHTS_FILE, find_model, sha256
+from foundry_core.data.shapes import content_sha256
 from foundry_core.data.shards import expand
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
@@ -53,8 +54,8 @@ def record_type(size: Preprocessing, width: int) -> np.dtype:
 def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing) -> str:
     """Hexadecimal name of everything that determines the content."""
     config = stream.config.model_dump(mode="json")
-    for file, settings in zip(config["files"], stream.config.files, strict=True):
-        file["path"] = sha256(settings.path)  # the content counts, not the place
+    for file, source in zip(config["files"], stream.file_sources, strict=True):
+        file["path"] = content_sha256(source.config.path, source.points)  # the content counts, not the place
     shards = config.pop("shards")
     if shards:  # too large to read for a name: what can be seen from outside
         sizes = [

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from foundry_core import geometry
 from foundry_core.architecture import Preprocessing
-from foundry_core.card import sha256
-from foundry_core.data.shapes import ShapeSet
+from foundry_core.data.shapes import ShapeSet, content_sha256
 from foundry_core.errors import InputError
 from foundry_core.files import replacing
 
@@ -81,7 +80,7 @@ def extract(features: nn.Module, shapes: ShapeSet, size: Preprocessing, title: s
 def cached(
     features: nn.Module, shapes: ShapeSet, size: Preprocessing, cache: Path, model: str, reading: list
 ) -> ShapeFeatures:
-    """:func:`extract` for the train split of a shape set's file, from the cache where it was done before.
+    """:func:`extract` for the train split of a shape set, from the cache where it was done before.
 
     Args:
         cache: folder of the files.
@@ -90,7 +89,8 @@ def cached(
     Raises:
         InputError: a file of the cache is torn, or cannot be written.
     """
-    content = [FORMAT, model, sha256(Path(shapes.name)), len(shapes), size.model_dump(mode="json"), reading]
+    data = content_sha256(shapes.name, shapes.points)
+    content = [FORMAT, model, data, len(shapes), size.model_dump(mode="json"), reading]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
     path = cache / f"features-{key}.npz"
     names = [field.name for field in fields(ShapeFeatures)]

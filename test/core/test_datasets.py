@@ -197,6 +197,26 @@ def test_faulty_meshes(tmp_path, text, message):
         read_off(tmp_path / "mesh.off")
 
 
+def test_a_cache_tells_variants_in_one_folder_apart(made, tmp_path):
+    torch = pytest.importorskip("torch")
+    from foundry_core.architecture import Preprocessing
+    from foundry_core.data.stream import ShapeStream, StreamConfig
+    from foundry_core.training.cache import cache_key
+    from foundry_core.training.shape_features import cached
+
+    root, size = made("scanobjectnn"), Preprocessing(points=64, groups=8, neighbors=8)
+    names = [f"{name}:{root}" for name in ("obj_bg", "obj_only")]
+
+    def key(name):
+        return cache_key("teacher-small", ShapeStream(StreamConfig(files=[{"path": name}]), 64, 0), size)
+
+    assert key(names[0]) == key(names[0]) != key(names[1])
+    read = lambda centers, neighborhoods: torch.zeros(len(centers), 8, 4)  # noqa: E731
+    for name in (*names, names[0]):
+        cached(read, load_shapes(name).train(), size, tmp_path, "model", [])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_polygons_become_fans_and_comments_are_skipped(tmp_path):
     sides = [(0, 2, 3, 1), (4, 5, 7, 6), (0, 1, 5, 4), (2, 6, 7, 3), (0, 4, 6, 2), (1, 3, 7, 5)]
     text = public_sets.off_text(faces=sides).replace("OFF\n", "# made by hand\nOFF # box\n", 1)
@@ -226,6 +246,10 @@ def test_a_modelnet40_folder_goes_through_the_probe_embed_and_convert(made, tiny
         assert len(archive["features"]) == 36
     assert foundry("shapes", "convert", root, "--out", tmp_path / "set.npz")[0] == 0
     np.testing.assert_array_equal(load_shapes(tmp_path / "set.npz").points, load_shapes(root).points)
+
+    head = ["head", "--model", tmp_path / "tiny", "--kind", "ncm", "--cache", tmp_path / "cache", "--data", root]
+    code, _, error = foundry(*head, "--out", tmp_path / "head")
+    assert code == 0, error
 
     shutil.copytree(root, tmp_path / "broken")
     (tmp_path / "broken" / "ply_data_test0.h5").unlink()
