@@ -93,10 +93,12 @@ class PartTask:
 
 def _with_parts_of(data: ShapeSet, train: ShapeSet) -> ShapeSet:
     """``data`` with the part list of ``train``; parts that it does not have become unknown."""
-    if data.part_names == train.part_names:
+    names, known = (
+        shapes.part_names or tuple(map(str, range(1 + int(shapes.part_label.max())))) for shapes in (data, train)
+    )
+    if names == known:
         return data
-    names = data.part_names or tuple(map(str, range(1 + int(data.part_label.max()))))
-    number = [train.part_names.index(name) if name in train.part_names else -1 for name in names]
+    number = [known.index(name) if name in known else -1 for name in names]
     return replace(data, part_label=np.array([*number, -1])[data.part_label], part_names=train.part_names)
 
 

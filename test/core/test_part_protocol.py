@@ -92,6 +92,19 @@ def test_categories_and_parts_of_another_set_are_matched_by_name():
         PartTask.of(other, ShapeSet("bare", train.points, train.label, ("up", "down")))
 
 
+def test_parts_without_names_that_were_not_learned_count_as_unknown():
+    train, data = two_categories(), two_categories(test=8)
+    part = data.part_label.copy()
+    part[:, :2] = 7
+    bare, learned = (
+        ShapeSet("bare", points, label, ("up", "down"), parts)
+        for points, label, parts in ((data.points, data.label, part), (train.points, train.label, train.part_label))
+    )
+    task = PartTask.of(bare, learned)
+    assert task.parts == ("0", "1", "2") and (task.test.part[:, :2] == -1).all()
+    np.testing.assert_array_equal(task.test.part[:, 2:], data.part_label[:, 2:])
+
+
 @pytest.mark.parametrize(
     "change, message", [({"part_label": None}, "part_label: missing"), ({"part_label": 0}, "no category has")]
 )
