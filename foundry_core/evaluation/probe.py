@@ -109,17 +109,24 @@ class Split:
 
 
 def _renumbered(data: ShapeSet, train: ShapeSet) -> ShapeSet:
-    """``data`` with the class list of ``train``."""
-    if data.class_names == train.class_names:
-        return data
-    names = [data.class_names[label] if data.class_names else str(label) for label in np.unique(data.label)]
-    if foreign := [name for name in names if name not in train.class_names]:
+    """``data`` with the class list of ``train``, which has shapes of each of its classes."""
+    names = data.class_names or tuple(map(str, range(1 + int(data.label.max()))))
+    if data.class_names != train.class_names:
+        present = [names[label] for label in np.unique(data.label)]
+        if foreign := [name for name in present if name not in train.class_names]:
+            raise InputError(
+                f"{data.name}: class_names: {', '.join(foreign)} not among those of {train.name}; "
+                f"use its names: {', '.join(train.class_names) or 'it has none'}"
+            )
+        number = np.array([train.class_names.index(name) if name in present else -1 for name in names])
+        data = replace(data, label=number[data.label], class_names=train.class_names)
+        names = train.class_names
+    if unseen := [names[label] for label in np.setdiff1d(data.label, train.label)]:
         raise InputError(
-            f"{data.name}: class_names: {', '.join(foreign)} not among those of {train.name}; "
-            f"use its names: {', '.join(train.class_names) or 'it has none'}"
+            f"{train.name}: label: no train shape of {', '.join(unseen)}, which {data.name} has; "
+            "add some, or leave these classes out"
         )
-    number = np.array([train.class_names.index(name) if name in names else -1 for name in data.class_names])
-    return replace(data, label=number[data.label], class_names=train.class_names)
+    return data
 
 
 def choose_strength(kind: str, train, train_label, seed: int) -> float:

@@ -74,6 +74,19 @@ def test_classes_of_two_sets_are_matched_by_name(shapes_file):
         Split.of(ShapeSet("other", data.points, data.label, ("cone", "box", "torus")), data)
     with pytest.raises(InputError, match="it has none"):
         Split.of(data, ShapeSet("unnamed", data.points, data.label))
+    numbers = ShapeSet("numbers", data.points, 2 - data.label, ("2", "1", "0"))
+    both = Split.of(ShapeSet("unnamed", data.points, data.label), numbers)
+    np.testing.assert_array_equal(both.test.label, 2 - data.label)
+
+
+@pytest.mark.parametrize("names", [("ellipsoid", "box", "torus"), ("torus", "box", "ellipsoid"), ()])
+def test_a_class_that_is_listed_and_has_no_train_shape_is_not_judged(shapes_file, names):
+    data = load_shapes(shapes_file)
+    numbers = np.array([2, 1, 0]) if names[:1] == ("torus",) else np.arange(3)
+    train = ShapeSet("train", data.points, numbers[data.label], names).select(data.label != 2)
+    asked = data if names else ShapeSet("asked", data.points, data.label)
+    with pytest.raises(InputError, match=f"train: label: no train shape of {'torus' if names else '2'}, which "):
+        Split.of(asked, train)
 
 
 @pytest.mark.parametrize("validation", [False, True])
