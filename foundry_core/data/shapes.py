@@ -214,4 +214,7 @@ def _load_npz(path: Path) -> ShapeSet:
             if values[key].ndim != 1:
                 raise InputError(f"{path}: {key}: shape {values[key].shape}; give a list of names")
             values[key] = tuple(str(name) for name in values[key])
+    for key in ("label", "split", "part_label"):  # as an index, true and false would select and not number
+        if key in values and values[key].dtype == bool:
+            values[key] = values[key].astype(np.int8)
     return ShapeSet(name=str(path), **values)

@@ -48,6 +48,15 @@ def test_points_alone_are_a_shape_set(tmp_path):
         shapes.test()
 
 
+def test_labels_that_are_true_and_false_are_numbers(tmp_path):
+    label, part = np.arange(6) > 2, np.arange(120).reshape(6, 20) % 2 > 0
+    names = {"class_names": np.array(["can", "box"])}
+    shapes = load_shapes(save(tmp_path, label=label, part_label=part, split=np.arange(6) % 2 > 0, **names))
+    assert [shapes.class_names[number] for number in shapes.label] == ["can"] * 3 + ["box"] * 3
+    np.testing.assert_array_equal(np.array([5, 7])[shapes.part_label], np.where(part, 7, 5))
+    assert len(shapes.test(twins=True)) == 3
+
+
 def test_selections_keep_rows_together(tmp_path):
     shapes = load_shapes(save(tmp_path))
     np.testing.assert_array_equal(shapes.train().label, [0, 0, 1])
