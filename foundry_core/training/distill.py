@@ -177,6 +177,8 @@ def _checked(config: DistillConfig, teacher: ModelCard, source: str) -> Architec
     count = architecture.supertokens.count
     if config.budgets and (max(config.budgets) > count or min(config.budgets) < 1):
         raise InputError(f"{source}: budgets: must lie within 1 and architecture.supertokens.count ({count})")
+    if len(set(config.budgets)) < len(config.budgets):
+        raise InputError(f"{source}: budgets: {config.budgets} has a number twice; give each once")
     if config.default_budget not in (None, *config.budgets):
         raise InputError(f"{source}: default_budget: {config.default_budget} is none of the budgets; correct it")
     if bool(weights.logits) != (config.task is not None):

@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from head_family import save  # noqa: E402
+from test_models import TINY  # noqa: E402
 from tiny_training import ARCHITECTURE, LOOP, PRETRAIN, weights  # noqa: E402
 
 from foundry_core.card import Heads, ObjectHead  # noqa: E402
@@ -17,7 +19,7 @@ from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.heads import Perception  # noqa: E402
 from foundry_core.models.registry import create_model, load_model, save_model  # noqa: E402
-from foundry_core.schema import load_settings, parse  # noqa: E402
+from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
 from foundry_core.training.distill import Distillation, distill, r_squared  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
@@ -55,11 +57,19 @@ def test_a_student_is_no_teacher(tmp_path):
         distill(parse(DistillConfig, values, "test"), tmp_path / "student")
 
 
-def test_a_tokenizer_that_is_kept_frozen_cannot_learn_first(tmp_path):
-    config = load_settings(ROOT / "config" / "train" / "foundry-base.yaml", DistillConfig)
-    first = config.model_copy(update={"tokenizer_share": 0.5})
-    with pytest.raises(InputError, match="^base.yaml: tokenizer_share: .*frozen; leave it out$"):
-        distill(first, tmp_path / "student", source="base.yaml")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tokenizer_share": 0.5}, "tokenizer_share: .*frozen; leave it out"),
+        ({"budgets": [4, 2, 4]}, "budgets: .*twice; give each once"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(tmp_path, change, said):
+    save(tmp_path / "tiny", TINY)
+    architecture = {**TINY.model_dump(), "supertokens": {"count": 4}}
+    values = {"name": "student", "teacher": str(tmp_path / "tiny"), "architecture": architecture, "loop": LOOP}
+    with pytest.raises(InputError, match=f"test: {said}"):
+        distill(parse(DistillConfig, {**values, **change}, "test"), tmp_path / "student", source="test")
 
 
 def test_elastic_students_learn_from_one_cache_of_teacher_features(tmp_path):
