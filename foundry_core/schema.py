@@ -28,6 +28,10 @@ class _RepeatedKey(yaml.MarkedYAMLError):
     pass
 
 
+#: a seed that every generator takes, with room for further ones behind it
+MAX_SEED = 2**31 - 1
+
+
 class Settings(BaseModel):
     """Base of every configuration model: immutable, closed to keys that it does not know, with finite numbers."""
 

@@ -11,7 +11,7 @@ import typer
 from foundry_core.cli.common import console, require_torch
 from foundry_core.cli.train import Cache, Minutes, Out, Resume, run_folder
 from foundry_core.errors import InputError
-from foundry_core.schema import load_settings, parse, read_yaml
+from foundry_core.schema import MAX_SEED, load_settings, parse, read_yaml
 
 if TYPE_CHECKING:
     from foundry_core.head_card import HeadCard
@@ -61,7 +61,9 @@ def register(app: typer.Typer) -> None:
         category: Annotated[bool, typer.Option("--category", help="tell a parts head the category of a shape")] = False,
         leave_out: Annotated[int | None, typer.Option(min=0, help="classes that the head is not shown")] = None,
         budget: Annotated[int | None, typer.Option(min=1, help="supertokens of a student; default: its own")] = None,
-        seed: Annotated[int | None, typer.Option(min=0, help="of weights, folds and left-out classes")] = None,
+        seed: Annotated[
+            int | None, typer.Option(min=0, max=MAX_SEED, help="of weights, folds, left-out classes")
+        ] = None,
         config: Annotated[Path | None, typer.Option("--config", help="YAML configuration, see config/train")] = None,
         cache: Cache = Path("runs/cache"),
         minutes: Minutes = None,

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Option(help="folder of the shards")],
         per_shard: Annotated[int, typer.Option(min=1, help="shapes in one shard")] = 1000,
         licence: Annotated[list[str] | None, typer.Option(help="only shapes under it; may be repeated")] = None,
-        seed: Annotated[int, typer.Option(help="of the order of the shapes")] = 0,
+        seed: Annotated[int, typer.Option(min=0, help="of the order of the shapes")] = 0,
     ) -> None:
         """Write shape sets as tar shards for `foundry pretrain --data` and `foundry distill --data`.
 

@@ -13,7 +13,7 @@ from foundry_core.data.shapes import data_name
 from foundry_core.data.stream import StreamConfig
 from foundry_core.head_card import Kind
 from foundry_core.models.objective_config import JepaObjective, MaeObjective, Objective, Point2vecObjective
-from foundry_core.schema import Settings
+from foundry_core.schema import MAX_SEED, Settings
 
 
 class LoopConfig(Settings):
@@ -36,7 +36,7 @@ class LoopConfig(Settings):
     ema: float = Field(
         0.0, ge=0, lt=1, description="decay of averaged weights, which then are what is written; 0: the last weights"
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=MAX_SEED)
     threads: int = Field(1, ge=1, description="threads of the training process")
     workers: int = Field(1, ge=0, description="data processes beside it; 0 makes the data in the training process")
     checkpoint_seconds: float = Field(60.0, gt=0)
@@ -139,7 +139,9 @@ class DistillConfig(Settings):
     cache: int = Field(
         0, ge=0, description="clouds whose teacher features are computed once and kept on disk; 0: endless fresh clouds"
     )
-    stream_seed: int = Field(1, description="seed of the clouds; students that are compared see the same ones")
+    stream_seed: int = Field(
+        1, ge=0, le=MAX_SEED, description="seed of the clouds; students that are compared see the same ones"
+    )
     freeze_tokenizer: bool = Field(True, description="keep a tokenizer that is the teacher's as it is")
 
 

@@ -16,6 +16,16 @@ CASES = (
 WITH_TORCH = (
     ("head --data shapes.npz", "--model: missing; name the backbone"),
     *(
+        (f"{command} --data shapes.npz --seed {2**64}", "invalid value for '--seed': ")
+        for command in (
+            "head --model teacher-small",
+            "evaluate probe --model histogram",
+            "evaluate fewshot --model histogram",
+            "evaluate parts --model majority",
+            "evaluate fidelity --model foundry-edge",
+        )
+    ),
+    *(
         (f"evaluate probe --model {method}:99:teacher-small --data shapes.npz", "teacher-small has 64 tokens")
         for method in ("tome", "kmeans")
     ),

@@ -160,6 +160,8 @@ def test_shipped_configurations_parse(path):
         ({"objective": {"kind": "jepa", "predictor_width": 10}}, "10 is not a multiple of heads 3"),
         ({"objective": {"kind": "point2vec", "decay": [0.9, 0.8]}}, "decay must rise"),
         ({"objective": {"kind": "mae", "mask_ratio": 0.05}}, "masks all or none"),
+        ({"loop": {"seed": -1}}, "loop.seed: "),
+        ({"loop": {"seed": 2**64}}, "loop.seed: "),
     ],
 )
 def test_bad_configurations_name_the_key(change, message):
