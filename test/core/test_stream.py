@@ -67,6 +67,8 @@ def test_only_the_train_split_and_the_asked_licences_join(tmp_path):
     seen = stream.provenance()
     assert [(data.name, data.licence, data.shapes) for data in seen] == [("set (train split)", "CC0", 3)]
     assert stream[0].shape == (32, 3)
+    whole = ShapeStream(StreamConfig(files=[ShapeFile(path=tmp_path / "set.npz")]), 32, 0).provenance()
+    assert "CC0" in whole[-1].licence and "not stated" not in whole[-1].licence  # what the set says of its shapes
     with pytest.raises(InputError, match="no shape is under"):
         ShapeStream(StreamConfig(files=[ShapeFile(path=tmp_path / "set.npz", licences=["MIT"])]), 32, 0)
 
