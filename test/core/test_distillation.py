@@ -24,8 +24,6 @@ from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: 
 from foundry_core.training.distill import Distillation, distill, r_squared  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def of_a_teacher(folder: Path) -> dict:
     """What every student's settings begin with; its teacher is trained in the folder."""
