@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foundry_core.architecture import Architecture, EncoderConfig, SupertokenConfig, TokenizerConfig
+from foundry_core.architecture import (
+    Architecture,
+    EncoderConfig,
+    ShallowTokenizerConfig,
+    SupertokenConfig,
+    TokenizerConfig,
+)
 from foundry_core.card import ModelCard, write_card
 from foundry_core.export.bench_peers import merged
 from foundry_core.export.graph import convert, perceive, serialize
@@ -26,14 +32,15 @@ from foundry_core.runtime.session import graph_files
 VIT_S = Architecture(
     tokenizer=TokenizerConfig(first=128, second=256, third=512), encoder=EncoderConfig(width=384, depth=12, heads=6)
 )
-#: a teacher and its edge configuration, by the name that `foundry bench --architecture` takes
+#: a teacher and its edge configuration, by the name that `foundry bench --architecture` takes; the latter is the
+#: shipped foundry-edge of twice the width, with a third of its teacher's blocks
 ARCHITECTURES: dict[str, dict[str, Architecture]] = {
     "vits": {
         "vits-teacher": VIT_S,
         "vits-edge": Architecture(
-            tokenizer=TokenizerConfig(first=32, second=64, third=128),
+            tokenizer=ShallowTokenizerConfig(kind="shallow", directions=128, hidden=512),
             encoder=EncoderConfig(width=384, depth=4, heads=6),
-            supertokens=SupertokenConfig(count=8),
+            supertokens=SupertokenConfig(count=8, mlp_ratio=2.0),
         ),
     }
 }

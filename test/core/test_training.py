@@ -132,7 +132,10 @@ def test_a_run_keeps_its_configuration_where_another_one_does_not_fit(tmp_path):
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config" / "train").glob("*.yaml")), ids=lambda path: path.stem)
+CONFIGURATIONS = sorted(path for folder in (".", "legs") for path in (ROOT / "config/train" / folder).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_shipped_configurations_parse(path):
     from foundry_core.cli.train import data_sets
     from foundry_core.schema import load_settings
