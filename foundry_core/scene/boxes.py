@@ -12,21 +12,16 @@ _JUDGED = 400  # points per segment that an angle is judged on
 
 @jit
 def _best_angle(x, y, cosine, sine):
-    # the index of the angle whose rectangle around points x, y [n] is smallest; all angles are tried side by side
-    angles = cosine.shape[0]
-    u_low, u_high = np.full(angles, np.inf), np.full(angles, -np.inf)
-    v_low, v_high = np.full(angles, np.inf), np.full(angles, -np.inf)
-    for i in range(x.shape[0]):
-        px, py = x[i], y[i]
-        for k in range(angles):
-            u, v = cosine[k] * px + sine[k] * py, cosine[k] * py - sine[k] * px
-            u_low[k] = u if u < u_low[k] else u_low[k]
-            u_high[k] = u if u > u_high[k] else u_high[k]
-            v_low[k] = v if v < v_low[k] else v_low[k]
-            v_high[k] = v if v > v_high[k] else v_high[k]
-    best, best_area = 0, np.inf
-    for k in range(angles):
-        area = (u_high[k] - u_low[k] + 1e-3) * (v_high[k] - v_low[k] + 1e-3)
+    # the index of the angle whose rectangle around points x, y [n] is smallest, all of them float32
+    far, best, best_area = np.float32(np.inf), 0, np.inf
+    for k in range(cosine.shape[0]):
+        c, s = cosine[k], sine[k]
+        u_low, u_high, v_low, v_high = far, -far, far, -far
+        for i in range(x.shape[0]):
+            u, v = c * x[i] + s * y[i], c * y[i] - s * x[i]
+            u_low, u_high = u if u < u_low else u_low, u if u > u_high else u_high
+            v_low, v_high = v if v < v_low else v_low, v if v > v_high else v_high
+        area = (u_high - u_low + 1e-3) * (v_high - v_low + 1e-3)
         if area < best_area:
             best, best_area = k, area
     return best
@@ -44,17 +39,17 @@ def oriented_boxes(points, order, starts):
     yaw = np.empty(count, np.float32)
     # a rectangle repeats after 90 degrees: 18 angles, then 10 finer ones on each side of the best
     coarse, fine = np.arange(18) * (np.pi / 36), np.arange(-10, 11) * (np.pi / 360)
-    cosine, sine = np.cos(coarse), np.sin(coarse)
+    cosine, sine = np.cos(coarse).astype(np.float32), np.sin(coarse).astype(np.float32)
     for i in range(count):
         start, end = starts[i], starts[i + 1]
         step = max((end - start) // _JUDGED, 1)
         judged = (end - start + step - 1) // step
-        x, y = np.empty(judged), np.empty(judged)
+        x, y = np.empty(judged, np.float32), np.empty(judged, np.float32)
         for k in range(judged):
             x[k], y[k] = points[order[start + k * step], 0], points[order[start + k * step], 1]
         best = coarse[_best_angle(x, y, cosine, sine)]
         around = best + fine
-        best = around[_best_angle(x, y, np.cos(around), np.sin(around))]
+        best = around[_best_angle(x, y, np.cos(around).astype(np.float32), np.sin(around).astype(np.float32))]
         c, s = np.cos(best), np.sin(best)
         u_low, u_high, v_low, v_high = np.inf, -np.inf, np.inf, -np.inf
         low, high = np.inf, -np.inf

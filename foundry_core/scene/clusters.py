@@ -14,30 +14,34 @@ _MAX_CELLS = 1 << 24
 @jit
 def _warp(points, dimensions, growth, scale, out):
     # radius r becomes ln(1 + growth r) / growth: a regular grid there has cells of cell * (1 + growth r) in space. The
-    # logarithm comes from a table; linear between 4096 steps it is exact to less than a float32 can tell
-    steps, largest = 4096, 0.0
-    for i in range(points.shape[0]):
-        squared = 0.0
-        for k in range(dimensions):
-            squared += np.float64(points[i, k]) * points[i, k]
-        largest = max(largest, squared)
-    step = max(np.sqrt(largest), 1e-3) * (1 + 1e-9) / steps
-    table = np.empty(steps + 2)
-    for k in range(steps + 2):
+    # logarithm comes from a table; linear between 4096 steps it is exact to less than a float32 can tell. One short
+    # loop for each step of the way: those without a table are vectorised
+    count, steps, largest = points.shape[0], 4096, 0.0
+    radius = np.zeros(count)
+    for k in range(dimensions):
+        for i in range(count):
+            radius[i] += np.float64(points[i, k]) * points[i, k]
+    for i in range(count):
+        largest = max(largest, radius[i])
+    step = max(np.sqrt(largest), 1e-3) * (1 + 1e-9) / steps  # the largest radius is below the last step
+    table = np.empty(steps + 1)
+    for k in range(steps + 1):
         reach = growth * step * k
         table[k] = scale * (np.log(1.0 + reach) / reach if reach > 1e-6 else 1.0)
-    low, high = np.full(dimensions, np.inf), np.full(dimensions, -np.inf)
-    for i in range(points.shape[0]):
-        squared = 0.0
-        for k in range(dimensions):
-            squared += np.float64(points[i, k]) * points[i, k]
-        at = np.sqrt(squared) / step
-        slot = min(int(at), steps)
-        factor = table[slot] + (at - slot) * (table[slot + 1] - table[slot])
-        for k in range(dimensions):
-            value = np.float32(points[i, k] * factor)
+    per_metre = 1.0 / step
+    for i in range(count):
+        radius[i] = np.sqrt(radius[i]) * per_metre
+    for i in range(count):
+        slot = np.int32(radius[i])
+        radius[i] = table[slot] + (radius[i] - slot) * (table[slot + 1] - table[slot])  # now the factor
+    low, high = np.empty(dimensions), np.empty(dimensions)
+    for k in range(dimensions):
+        least, most = np.float32(np.inf), np.float32(-np.inf)
+        for i in range(count):
+            value = np.float32(points[i, k] * radius[i])
             out[i, k] = value
-            low[k], high[k] = min(low[k], value), max(high[k], value)
+            least, most = value if value < least else least, value if value > most else most
+        low[k], high[k] = least, most
     return low, high
 
 
