@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The peers of the benchmark: the same numbers as their plain forms, and the original code from a folder."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from foundry_core.cli import bench_plan  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.export.bench_peers import FusedPointNet, PointNet, merged, write_merged  # noqa: E402
 from foundry_core.export.bench_point_mae import NearestNeighbors, farthest_point_sample, gather  # noqa: E402
+from foundry_core.export.bench_torch import ARCHITECTURES  # noqa: E402
 from foundry_core.export.graph import example_inputs  # noqa: E402
 from foundry_core.export.rewrite import for_inference  # noqa: E402
 from foundry_core.geometry import farthest_point_sampling  # noqa: E402
@@ -23,6 +26,10 @@ from foundry_core.runtime.bench import run_benchmark  # noqa: E402
 from foundry_core.runtime.bench_pointnet import POINTS, operations, parameters  # noqa: E402
 from foundry_core.runtime.macs import merging_products, total  # noqa: E402
 from foundry_core.runtime.session import open_session  # noqa: E402
+from foundry_core.schema import load_settings  # noqa: E402
+from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: the layout of the original repository with a network of a few weights: same names, same imports, same operators
 STAND_IN = {
@@ -108,6 +115,16 @@ def test_the_graph_of_token_merging_gives_the_same_at_any_batch_size(teacher, tm
         with torch.no_grad():
             expected = network.backbone(*map(torch.from_numpy, inputs.values()))["tokens"].numpy()
         assert np.abs(session.run(inputs)["tokens"] - expected).max() < 1e-4
+
+
+def test_the_edge_form_that_is_timed_is_the_one_that_can_be_trained():
+    config = load_settings(ROOT / "config/train/foundry-edge-vits.yaml", DistillConfig).architecture
+    timed = ARCHITECTURES["vits"]["vits-edge"]
+    assert (timed.tokenizer, timed.encoder) == (config.tokenizer, config.encoder)
+    shaping = ("upsampling", "mlp_ratio", "assignment", "gate")
+    assert all(getattr(timed.supertokens, key) == getattr(config.supertokens, key) for key in shaping)
+    teacher = load_settings(ROOT / "config/train/teacher-vits.yaml", PretrainConfig).architecture
+    assert ARCHITECTURES["vits"]["vits-teacher"] == teacher
 
 
 def test_pointnet_is_rewritten_exactly_and_counted():
