@@ -50,7 +50,7 @@ class ShallowTokenizer(nn.Module):
     A patch is scaled to its extent and described by what its points are along a few learned directions: the maximum,
     which traces its hull, and the mean of the positive part, which weighs it; and by the logarithm of the extent. Two
     hidden layers, once for each patch, make the token of it. All points are read, for a third of the products that the
-    slim mini-PointNet of foundry-edge needs.
+    slim mini-PointNet before it needed (config/train/legs).
     """
 
     def __init__(self, config: ShallowTokenizerConfig, width: int):
