@@ -21,7 +21,7 @@ demo: environment-demo ## a simulated world through the real nodes: report and p
 	.venv/bin/foundry demo --out $(OUT)
 
 test: environment-dev ## every test, in .venv-dev, file by file in TEST_PROCESSES (2) processes
-	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGUMENTS)
+	OMP_NUM_THREADS=1 .venv-dev/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGUMENTS)
 
 kill-training: environment-dev ## 20 SIGKILLs at random moments of a tiny training, compared with an undisturbed one
 	OMP_NUM_THREADS=1 .venv-dev/bin/python test/kill_training.py --kills 20
