@@ -17,6 +17,7 @@ from foundry_core.allocator import keep_freed_memory
 from foundry_core.errors import InputError
 from foundry_core.files import require_writable as require_writable
 from foundry_core.files import write_atomically
+from foundry_core.schema import MAX_SEED
 
 #: file names are printed as they are: brackets are no markup, colons no emoji
 console = Console(markup=False, emoji=False)
@@ -49,6 +50,9 @@ PrecisionOption = Annotated[
 TrainOption = Annotated[
     Path | None, typer.Option(help="learn from this set's train split, or all of it, not from that of --data")
 ]
+
+#: of the commands that repeat a measurement
+FirstSeed = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="first seed")]
 
 #: the model that a command takes when none is named
 DEFAULT_MODEL = "foundry-edge"

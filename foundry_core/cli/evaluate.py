@@ -11,6 +11,7 @@ from rich.table import Table
 
 from foundry_core.cli import evaluate_head, evaluate_teach, fewshot, parts, segments, tracks
 from foundry_core.cli.common import (
+    FirstSeed,
     TrainOption,
     console,
     prepare_torch,
@@ -20,7 +21,6 @@ from foundry_core.cli.common import (
     write_json,
 )
 from foundry_core.errors import InputError
-from foundry_core.schema import MAX_SEED
 
 #: columns of the fidelity table: heading, metric, decimals
 COLUMNS = (
@@ -88,7 +88,7 @@ def register(app: typer.Typer) -> None:
         shift: Shifts = None,
         denoise: Annotated[bool, typer.Option("--denoise", help="leave stray points out of every cloud first")] = False,
         split: Split = "test",
-        seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="first seed")] = 0,
+        seed: FirstSeed = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds")] = 3,
         kind: Annotated[list[str] | None, typer.Option(help="linear (default) or rbf; may be repeated")] = None,
         threads: Threads = 1,
@@ -170,7 +170,7 @@ def register(app: typer.Typer) -> None:
         budget: Annotated[list[int] | None, typer.Option(min=1, help="supertokens; default: all of a card")] = None,
         shift: Shifts = None,
         split: Split = "test",
-        seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="first seed")] = 0,
+        seed: FirstSeed = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds of probes and of the shuffle control")] = 3,
         threads: Threads = 1,
         json: Json = None,

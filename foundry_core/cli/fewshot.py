@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import TrainOption, prepare_torch, print_table, require_writable, write_json
+from foundry_core.cli.common import FirstSeed, TrainOption, prepare_torch, print_table, require_writable, write_json
 from foundry_core.errors import InputError
-from foundry_core.schema import MAX_SEED
 
 
 def register(group: typer.Typer) -> None:
@@ -28,7 +27,7 @@ def register(group: typer.Typer) -> None:
         shots: Annotated[list[int] | None, typer.Option(min=1, help="shapes of each; default: 10 and 20")] = None,
         queries: Annotated[int, typer.Option(min=1, help="shapes of each class to be answered")] = 20,
         folds: Annotated[int, typer.Option(min=1, help="episodes of each seed")] = 10,
-        seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="first seed")] = 0,
+        seed: FirstSeed = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds; each draws its own episodes")] = 3,
         threads: Annotated[int, typer.Option(min=1, help="threads of torch and of the linear algebra")] = 1,
         json: Annotated[Path | None, typer.Option(help="write the rows to this file")] = None,

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import TrainOption, prepare_torch, print_table, require_writable, write_json
+from foundry_core.cli.common import FirstSeed, TrainOption, prepare_torch, print_table, require_writable, write_json
 from foundry_core.errors import InputError
-from foundry_core.schema import MAX_SEED
 
 
 def register(group: typer.Typer) -> None:
@@ -30,7 +29,7 @@ def register(group: typer.Typer) -> None:
         steps: Annotated[int, typer.Option(min=1, help="steps that the head learns for")] = 600,
         votes: Annotated[int, typer.Option(min=1, help="views of a test shape; reported apart from a single one")] = 1,
         split: Annotated[str, typer.Option(help="test, or validation: a quarter of train; test stays unseen")] = "test",
-        seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="first seed")] = 0,
+        seed: FirstSeed = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds, of the head")] = 3,
         threads: Annotated[int, typer.Option(min=1, help="threads of torch and of the linear algebra")] = 1,
         by_category: Annotated[bool, typer.Option("--by-category", help="a second table, by category")] = False,

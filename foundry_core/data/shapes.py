@@ -175,6 +175,16 @@ def load_shapes(path: str | Path) -> ShapeSet:
     return _load_npz(Path(path))
 
 
+def names_of(names: tuple[str, ...], label: np.ndarray) -> tuple[str, ...]:
+    """The names that labels index; their numbers, where they have none."""
+    return names or tuple(map(str, range(1 + int(label.max()))))
+
+
+def renumbering(names: tuple[str, ...], known: tuple[str, ...]) -> np.ndarray:
+    """Places int64 of ``names`` in ``known``, -1 for one that is not there; a last -1 keeps what is unlabelled so."""
+    return np.array([*(known.index(name) if name in known else -1 for name in names), -1])
+
+
 def content_sha256(path: str | Path, points: np.ndarray) -> str:
     """What names the content of a shape set in a cache: SHA-256 of its file; of a folder, of the ``points`` read."""
     if Path(path).is_file():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from foundry_core.data.shapes import ShapeSet
+from foundry_core.data.shapes import ShapeSet, names_of, renumbering
 from foundry_core.errors import InputError
 from foundry_core.evaluation.probe import Split
 
@@ -59,12 +59,12 @@ class PartTask:
                 raise InputError(f"{shapes.name}: part_label: missing; give a set with a part for each point")
         split = Split.of(data if train is None else _with_parts_of(data, train), train, validation)
         label, part = split.train.label, split.train.part_label.astype(np.int64)
-        count = 1 + max(int(learned.label.max()), len(learned.class_names) - 1)
-        kinds = max(1 + int(learned.part_label.max()), len(learned.part_names))
-        shown = np.stack([(part == kind).any(axis=1) for kind in range(kinds)], axis=1)  # (M, K)
+        names = names_of(learned.class_names, learned.label)
+        parts = names_of(learned.part_names, learned.part_label)
+        shown = np.stack([(part == kind).any(axis=1) for kind in range(len(parts))], axis=1)  # (M, K)
         several = shown.sum(axis=1) >= 2
         chosen, allowed = [], []
-        for category in range(count):
+        for category in range(len(names)):
             members = label == category
             if several[members].sum() >= max(MULTI_LEAST, MULTI_SHARE * members.sum()):
                 chosen.append(category)
@@ -74,8 +74,6 @@ class PartTask:
                 f"{learned.name}: part_label: no category has {MULTI_LEAST} train shapes of two parts or more; "
                 "give a set with more of them"
             )
-        names = learned.class_names or tuple(map(str, range(count)))
-        parts = learned.part_names or tuple(map(str, range(kinds)))
         own = np.array(allowed)
         sides = [_side(part, chosen, own) for part in (split.train, split.test)]
         categories = tuple(names[category] for category in chosen)
@@ -93,13 +91,10 @@ class PartTask:
 
 def _with_parts_of(data: ShapeSet, train: ShapeSet) -> ShapeSet:
     """``data`` with the part list of ``train``; parts that it does not have become unknown."""
-    names, known = (
-        shapes.part_names or tuple(map(str, range(1 + int(shapes.part_label.max())))) for shapes in (data, train)
-    )
+    names, known = (names_of(shapes.part_names, shapes.part_label) for shapes in (data, train))
     if names == known:
         return data
-    number = [known.index(name) if name in known else -1 for name in names]
-    return replace(data, part_label=np.array([*number, -1])[data.part_label], part_names=train.part_names)
+    return replace(data, part_label=renumbering(names, known)[data.part_label], part_names=train.part_names)
 
 
 def _side(shapes: ShapeSet, chosen: list[int], allowed: np.ndarray) -> PartClouds:

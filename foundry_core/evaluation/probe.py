@@ -17,7 +17,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from foundry_core.data.shapes import ShapeSet
+from foundry_core.data.shapes import ShapeSet, names_of, renumbering
 from foundry_core.errors import InputError
 from foundry_core.evaluation.corruptions import Shift, corrupt_all
 from foundry_core.evaluation.features import histogram_features
@@ -110,7 +110,7 @@ class Split:
 
 def _renumbered(data: ShapeSet, train: ShapeSet) -> ShapeSet:
     """``data`` with the class list of ``train``, which has shapes of each of its classes."""
-    names = data.class_names or tuple(map(str, range(1 + int(data.label.max()))))
+    names = names_of(data.class_names, data.label)
     if data.class_names != train.class_names:
         present = [names[label] for label in np.unique(data.label)]
         if foreign := [name for name in present if name not in train.class_names]:
@@ -118,8 +118,8 @@ def _renumbered(data: ShapeSet, train: ShapeSet) -> ShapeSet:
                 f"{data.name}: class_names: {', '.join(foreign)} not among those of {train.name}; "
                 f"use its names: {', '.join(train.class_names) or 'it has none'}"
             )
-        number = np.array([train.class_names.index(name) if name in present else -1 for name in names])
-        data = replace(data, label=number[data.label], class_names=train.class_names)
+        label = renumbering(names, train.class_names)[data.label]
+        data = replace(data, label=label, class_names=train.class_names)
         names = train.class_names
     if unseen := [names[label] for label in np.setdiff1d(data.label, train.label)]:
         raise InputError(
