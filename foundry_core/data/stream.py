@@ -54,8 +54,8 @@ class StreamConfig(Settings):
 class Source(Protocol):
     """One source of shapes."""
 
-    def draw(self, rng: np.random.Generator, partial: bool, index: int) -> np.ndarray:
-        """Points float32 [n,3] of one shape, or of one view of it, for sample ``index`` of the stream."""
+    def draw(self, rng: np.random.Generator, index: int) -> np.ndarray:
+        """Points float32 [n,3] of one shape, for sample ``index`` of the stream."""
 
 
 def _partial_view(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -73,18 +73,16 @@ def _partial_view(points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 class Compositions:
     """Random compositions of primitives."""
 
-    def draw(self, rng, partial, index):
-        points = compose(DENSE, rng)
-        return _partial_view(points, rng) if partial else points
+    def draw(self, rng, index):
+        return compose(DENSE, rng)
 
 
 class Categories:
     """The parametric categories, without their labels."""
 
-    def draw(self, rng, partial, index):
+    def draw(self, rng, index):
         mesh = make_shape(CATEGORIES[int(rng.integers(len(CATEGORIES)))], rng)
-        points, _ = sample_surface(mesh, DENSE, rng)
-        return _partial_view(points, rng) if partial else points
+        return sample_surface(mesh, DENSE, rng)[0]
 
 
 class ShardSource:
@@ -93,10 +91,9 @@ class ShardSource:
     def __init__(self, config: ShardSet, seed: int, share: float):
         self.config, self.reader = config, ShardReader(config, seed, share)
 
-    def draw(self, rng, partial, index):
+    def draw(self, rng, index):
         points = np.asarray(self.reader.shape(index), np.float32)
-        points = points[rng.permutation(len(points))]
-        return _partial_view(points, rng) if partial else points
+        return points[rng.permutation(len(points))]
 
 
 class ShapeSetSource:
@@ -110,10 +107,9 @@ class ShapeSetSource:
         self.licences = [] if shapes.licence is None else sorted(set(shapes.licence.tolist()))
         self.config = config
 
-    def draw(self, rng, partial, index):
+    def draw(self, rng, index):
         points = np.asarray(self.points[int(rng.integers(len(self.points)))], np.float32)
-        points = points[rng.permutation(len(points))]
-        return _partial_view(points, rng) if partial else points
+        return points[rng.permutation(len(points))]
 
 
 def random_rotation(rng: np.random.Generator, kind: str) -> np.ndarray:
@@ -174,10 +170,21 @@ class ShapeStream:
         self.config, self.count, self.seed = config, count, seed
 
     def __getitem__(self, index: int) -> np.ndarray:
+        return self.views(index, 1)[0]
+
+    def views(self, index: int, count: int) -> list[np.ndarray]:
+        """Sample ``index`` as ``count`` clouds [count,3] of one shape, each varied by itself; the first is
+        ``stream[index]``."""
         rng = np.random.default_rng([self.seed, index])
         source = self.sources[int(rng.choice(len(self.sources), p=self.shares))]
-        points = source.draw(rng, rng.random() < self.config.partial, index)
-        return to_size(augment(points, rng, self.config), self.count, rng)
+        partial = rng.random() < self.config.partial
+        shape, views = source.draw(rng, index), []
+        for number in range(count):
+            if number:
+                partial = rng.random() < self.config.partial
+            points = _partial_view(shape, rng) if partial else shape
+            views.append(to_size(augment(points, rng, self.config), self.count, rng))
+        return views
 
     def provenance(self) -> list[TrainingData]:
         """What the model card says about the data."""

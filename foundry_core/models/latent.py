@@ -61,6 +61,14 @@ class LatentPrediction(nn.Module):
         normed = [F.layer_norm(output.float(), output.shape[-1:]) for output in outputs]
         return torch.stack(normed).mean(dim=0)
 
+    def solve(self, centers: Tensor, neighborhoods: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of one batch, [B,G,3] and [B,G,K,3], and the teacher's features [B,V,d] of what it saw."""
+        raise NotImplementedError
+
+    def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
+        """Losses of one batch, [B,G,3] and [B,G,K,3]."""
+        return self.solve(centers, neighborhoods)[0]
+
     def losses(self, prediction: Tensor, wanted: Tensor, targets: Tensor, features: Tensor) -> dict[str, Tensor]:
         """``loss`` of a prediction [...,d], and statistics of it, the targets [B,G,d] and the encoder's features."""
         return {
@@ -86,8 +94,7 @@ class Point2vec(LatentPrediction):
         for part in (self.decoder, self.regressor):
             part.apply(init_weights)
 
-    def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
-        """Losses of one batch, [B,G,3] and [B,G,K,3]."""
+    def solve(self, centers: Tensor, neighborhoods: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         b, g, _ = centers.shape
         visible, masked = (index.to(centers.device) for index in random_masks(b, g, self.config.mask_ratio))
         rows = torch.arange(b, device=centers.device)[:, None]
@@ -97,7 +104,7 @@ class Point2vec(LatentPrediction):
         order = torch.cat([visible, masked], dim=1)
         decoded = self.decoder(torch.cat([features, hidden], dim=1), positions[rows, order])[:, visible.shape[1] :]
         targets = self.targets(tokens, positions)
-        return self.losses(self.regressor(decoded), targets[rows, masked], targets, features)
+        return self.losses(self.regressor(decoded), targets[rows, masked], targets, features), features
 
 
 class Predictor(nn.Module):
@@ -129,8 +136,7 @@ class Jepa(LatentPrediction):
         super().__init__(teacher, config, target_blocks=1)
         self.predictor = Predictor(teacher, config)
 
-    def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
-        """Losses of one batch, [B,G,3] and [B,G,K,3]."""
+    def solve(self, centers: Tensor, neighborhoods: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         b, g, _ = centers.shape
         order = sequence(centers)
         context, blocks = (places.to(centers.device) for places in draw_blocks(b, g, self.config))
@@ -146,4 +152,4 @@ class Jepa(LatentPrediction):
             centers[rows, blocks].view(b * m, n, 3),
         )  # (B*M, n, d)
         targets = self.targets(tokens, positions)
-        return self.losses(predicted.view(b, m * n, -1), targets[rows, blocks], targets, features)
+        return self.losses(predicted.view(b, m * n, -1), targets[rows, blocks], targets, features), features

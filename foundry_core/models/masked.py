@@ -49,6 +49,10 @@ class MaskedAutoencoder(nn.Module):
 
     def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
         """Losses of one batch: ``loss``, and the statistics that betray a collapse."""
+        return self.solve(centers, neighborhoods)[0]
+
+    def solve(self, centers: Tensor, neighborhoods: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of one batch, and the teacher's features [B,V,d] of the visible patches."""
         b, g, k, _ = neighborhoods.shape
         visible, masked = (index.to(centers.device) for index in random_masks(b, g, self.config.mask_ratio))
         rows = torch.arange(b, device=centers.device)[:, None]
@@ -59,4 +63,4 @@ class MaskedAutoencoder(nn.Module):
         rebuilt = self.points(decoded).view(b, -1, k, 3)
         with torch.autocast(centers.device.type, enabled=False):
             loss = chamfer(rebuilt.float(), neighborhoods[rows, masked].float())
-        return {"loss": loss, "token_std": token_deviation(features), **cloud_statistics(features)}
+        return {"loss": loss, "token_std": token_deviation(features), **cloud_statistics(features)}, features

@@ -75,4 +75,12 @@ class JepaObjective(LatentObjective):
         return max(1, int(free * (low + draw * (high - low))))
 
 
+class Contrast(Settings):
+    """Two clouds of one shape are to be alike, and unlike those of the batch's other shapes, beside the objective."""
+
+    weight: float = Field(0.005, gt=0, description="of this loss beside the objective's")
+    temperature: float = Field(0.1, gt=0, description="of the similarities, as cosines")
+    width: int = Field(128, ge=2, description="width of the features that are compared, projections of the pooled ones")
+
+
 Objective = Annotated[MaeObjective | Point2vecObjective | JepaObjective, Field(discriminator="kind")]

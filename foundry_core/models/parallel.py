@@ -48,6 +48,14 @@ class _SumOverProcesses(torch.autograd.Function):
         return gradient
 
 
+def gather(x: Tensor) -> Tensor:
+    """The rows [B,...] of all processes [B*W,...], in their order; every process gives as many. Gradients pass."""
+    if world() == 1:
+        return x
+    rows = torch.cat([x if number == rank() else torch.zeros_like(x) for number in range(world())])
+    return _SumOverProcesses.apply(rows)
+
+
 class SharedBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm1d whose statistics, in training, are those of the batches of all processes.
 

@@ -12,7 +12,7 @@ from foundry_core.architecture import Architecture, Preprocessing
 from foundry_core.data.shapes import data_name
 from foundry_core.data.stream import StreamConfig
 from foundry_core.head_card import Kind
-from foundry_core.models.objective_config import JepaObjective, MaeObjective, Objective, Point2vecObjective
+from foundry_core.models.objective_config import Contrast, JepaObjective, MaeObjective, Objective, Point2vecObjective
 from foundry_core.schema import MAX_SEED, Settings
 
 
@@ -57,6 +57,9 @@ class PretrainConfig(Settings):
     data: StreamConfig = StreamConfig()
     loop: LoopConfig = LoopConfig()
     objective: Objective = MaeObjective()
+    contrast: Contrast | None = Field(
+        None, description="tell two clouds of a shape from other shapes, beside the objective; null: one cloud a shape"
+    )
     start: str | None = Field(
         None, description="name or path of a teacher of this architecture to go on from; null: random weights"
     )

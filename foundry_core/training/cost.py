@@ -53,11 +53,16 @@ def _parts(config: PretrainConfig) -> Iterator[tuple[int, Iterator[Product]]]:
 
 
 def flops_per_sample(config: PretrainConfig) -> float:
-    """Floating point operations of the matrix products that one cloud costs in one step; two for each multiply-add.
+    """Floating point operations of the matrix products that one shape costs in one step; two for each multiply-add.
 
-    For Point-JEPA, whose blocks vary in size, those of blocks of mean size.
+    For Point-JEPA, whose blocks vary in size, those of blocks of mean size. With contrast a shape is two clouds; the
+    similarities of the batch, a thousandth, are not counted.
     """
-    return 2.0 * sum(times * p.rows * p.inner * p.columns * p.count for times, parts in _parts(config) for p in parts)
+    cloud = 2.0 * sum(times * p.rows * p.inner * p.columns * p.count for times, parts in _parts(config) for p in parts)
+    if config.contrast is None:
+        return cloud
+    d = config.architecture.encoder.width
+    return 2 * (cloud + 2.0 * _BOTH * (2 * d * 2 * d + 2 * d * config.contrast.width))
 
 
 def hours(shapes: int, epochs: int, samples_per_second: float) -> float:

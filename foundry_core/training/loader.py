@@ -24,7 +24,17 @@ class GroupedClouds(Dataset):
         self.stream, self.preprocessing = stream, preprocessing
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return geometry.group(self.stream[index], self.preprocessing.groups, self.preprocessing.neighbors)
+        return self.grouped(self.stream[index])
+
+    def grouped(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return geometry.group(points, self.preprocessing.groups, self.preprocessing.neighbors)
+
+
+class GroupedPairs(GroupedClouds):
+    """Random access to (centers [2,G,3], neighborhoods [2,G,K,3]) of two clouds of every shape of a stream."""
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return _stack([self.grouped(points) for points in self.stream.views(index, 2)])
 
 
 class _BatchesFrom(Sampler):

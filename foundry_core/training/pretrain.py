@@ -12,13 +12,14 @@ from torch import nn
 from foundry_core.card import WEIGHTS_FILE, ModelCard, Training, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
+from foundry_core.models.contrast import Contrasted
 from foundry_core.models.heads import Perception
 from foundry_core.models.latent import Jepa, LatentPrediction, Point2vec
 from foundry_core.models.masked import MaskedAutoencoder
 from foundry_core.models.registry import load_model
 from foundry_core.models.teacher import Teacher
 from foundry_core.training.config import PretrainConfig
-from foundry_core.training.loader import GroupedClouds, batches_from
+from foundry_core.training.loader import GroupedClouds, GroupedPairs, batches_from
 from foundry_core.training.loop import Run
 from foundry_core.training.probing import Probes
 
@@ -31,6 +32,13 @@ TASKS = {
 }
 
 
+_CONTRAST = ", and telling two clouds of a shape from other shapes (NT-Xent)"
+
+
+def _task(config: PretrainConfig) -> str:
+    return TASKS[config.objective.kind] + (_CONTRAST if config.contrast else "")
+
+
 class Pretraining:
     """The task: the objective that the configuration names; ``start`` is a teacher whose weights it begins with."""
 
@@ -41,12 +49,18 @@ class Pretraining:
             self.teacher.load_state_dict(start.state_dict())
         objective = config.objective
         if objective.kind == "mae":
-            self.module = MaskedAutoencoder(self.teacher, config.preprocessing.neighbors, objective)
+            self.objective = MaskedAutoencoder(self.teacher, config.preprocessing.neighbors, objective)
         else:
-            self.module = {"point2vec": Point2vec, "jepa": Jepa}[objective.kind](self.teacher, objective)
+            self.objective = {"point2vec": Point2vec, "jepa": Jepa}[objective.kind](self.teacher, objective)
+        self.module = Contrasted(self.objective, config.contrast) if config.contrast else self.objective
 
     def losses(self, batch, progress):
         return self.module(*batch)
+
+
+def clouds_of(config: PretrainConfig, stream: ShapeStream) -> GroupedClouds:
+    """What the task is given of the stream: every shape once, or twice where it is to be recognised."""
+    return (GroupedPairs if config.contrast else GroupedClouds)(stream, config.preprocessing)
 
 
 def _start(config: PretrainConfig, source: str) -> tuple[nn.Module | None, list[Training], dict[str, str]]:
@@ -82,9 +96,9 @@ def pretrain(
     prober = Probes(task.teacher, config.preprocessing, probes, probe_every, config.loop.threads) if probes else None
     run = Run(out, task, config.loop, config, minutes)
     run.probes = prober
-    if isinstance(task.module, LatentPrediction):
-        run.optimizer.register_step_post_hook(lambda *_: task.module.follow(run.progress()))
-    dataset = GroupedClouds(stream, config.preprocessing)
+    if isinstance(task.objective, LatentPrediction):
+        run.optimizer.register_step_post_hook(lambda *_: task.objective.follow(run.progress()))
+    dataset = clouds_of(config, stream)
     run.train(lambda step: batches_from(dataset, run.share, step, config.loop.workers), f"pretrain {config.name}")
     card = ModelCard(
         name=config.name,
@@ -92,6 +106,6 @@ def pretrain(
         description=config.description,
         architecture=config.architecture,
         preprocessing=config.preprocessing,
-        training=[*history, run.record(TASKS[config.objective.kind], stream.provenance(), source, **parent)],
+        training=[*history, run.record(_task(config), stream.provenance(), source, **parent)],
     )
     return run.write(Perception(task.teacher, config.architecture.encoder.width), card)

@@ -14,9 +14,9 @@ import torch
 
 from foundry_core.data.stream import ShapeStream
 from foundry_core.training.config import PretrainConfig
-from foundry_core.training.loader import GroupedClouds, batches_from
+from foundry_core.training.loader import batches_from
 from foundry_core.training.loop import Run
-from foundry_core.training.pretrain import Pretraining
+from foundry_core.training.pretrain import Pretraining, clouds_of
 from foundry_core.training.processes import Share
 
 
@@ -54,7 +54,7 @@ def measure(config: PretrainConfig, workers: int, rounds: int = 5, batches: int 
         rounds: of both; a round is ``batches`` batches.
     """
     loop = config.loop.model_copy(update={"steps": batches, "accumulate": 1, "checkpoint_seconds": 1e9})
-    dataset = GroupedClouds(ShapeStream(config.data, config.preprocessing.points, loop.seed), config.preprocessing)
+    dataset = clouds_of(config, ShapeStream(config.data, config.preprocessing.points, loop.seed))
     share, task = Share(loop.batch), Pretraining(config)
     torch.set_num_threads(loop.threads)
     alone = batches_from(dataset, share, 0, 0)

@@ -19,21 +19,24 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.parametrize("contrast", [None, {"width": 32}])
 @pytest.mark.parametrize("kind", OBJECTIVES)
-def test_the_cost_of_a_sample_is_what_torch_counts(kind):
+def test_the_cost_of_a_sample_is_what_torch_counts(kind, contrast):
     values = {
         "name": "tiny",
         "architecture": {"tokenizer": {"first": 16, "second": 32, "third": 64}, "encoder": {"width": 48, "depth": 3}},
         "preprocessing": {"points": 256, "groups": 32, "neighbors": 16},
         "objective": {"kind": kind, **OBJECTIVES[kind]},
+        "contrast": contrast,
     }
     config = parse(PretrainConfig, values, "test")
     module = Pretraining(config).module
     generator = torch.Generator().manual_seed(0)
     counted, batch, times = 0, 4, 12 if kind == "jepa" else 1  # the blocks of a jepa overlap by chance
+    shape = (batch, 2, 32) if contrast else (batch, 32)
     for _ in range(times):
         with FlopCounterMode(display=False) as counter:
-            clouds = torch.randn(batch, 32, 3, generator=generator), torch.randn(batch, 32, 16, 3, generator=generator)
+            clouds = torch.randn(*shape, 3, generator=generator), torch.randn(*shape, 16, 3, generator=generator)
             module(*clouds)["loss"].backward()
         counted += counter.get_total_flops() / (batch * times)
     # the count leaves out the gradients of inputs that have none, in the first layers

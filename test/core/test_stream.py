@@ -53,6 +53,30 @@ def test_a_sample_is_a_function_of_seed_and_index():
         assert np.linalg.norm(one[index], axis=1).max() == pytest.approx(1.0, abs=1e-4)
 
 
+def test_two_views_of_a_sample_are_of_one_shape_and_the_first_is_the_sample():
+    mixed = ShapeStream(StreamConfig(partial=0.5), 128, 3)
+    for index in range(12):
+        first, second = mixed.views(index, 2)
+        assert np.array_equal(first, mixed[index]) and not np.array_equal(first, second)
+        assert second.shape == (128, 3) and np.linalg.norm(second, axis=1).max() == pytest.approx(1.0, abs=1e-4)
+    assert np.array_equal(mixed.views(5, 3)[1], mixed.views(5, 2)[1])
+
+
+def test_views_of_a_set_are_of_the_shape_that_was_drawn(tmp_path):
+    scale = np.array([[0.05, 0.05, 1.0], [1.0, 1.0, 0.05], [1.0, 1.0, 1.0]])  # a rod, a plate, a block
+    points = np.random.default_rng(0).uniform(-1, 1, (3, 200, 3)) * scale[:, None]
+    np.savez(tmp_path / "forms.npz", points=points.astype(np.float32))
+    config = StreamConfig(compositions=0, categories=0, files=[{"path": tmp_path / "forms.npz"}], partial=0)
+    stream = ShapeStream(config, 128, 0)
+
+    def form(cloud):
+        spread = np.sqrt(np.linalg.eigvalsh(np.cov(cloud.T)))
+        return int((spread > 0.4 * spread.max()).sum())  # 1, 2 or 3 long sides
+
+    forms = np.array([[form(view) for view in stream.views(index, 2)] for index in range(30)])
+    assert np.array_equal(forms[:, 0], forms[:, 1]) and set(forms[:, 0]) == {1, 2, 3}
+
+
 def shape_set(path, **extra):
     points = np.random.default_rng(0).normal(size=(6, 40, 3)).astype(np.float16)
     np.savez(path, points=points, split=np.array([0, 0, 0, 0, 1, 1]), **extra)

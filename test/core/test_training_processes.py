@@ -4,7 +4,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import yaml
 
 torch = pytest.importorskip("torch")
 psutil = pytest.importorskip("psutil")
+
+from two_processes import in_two_processes  # noqa: E402
 
 from foundry_core.models.parallel import SharedBatchNorm1d, rand, share_statistics  # noqa: E402
 from foundry_core.models.registry import load_model  # noqa: E402
@@ -91,12 +92,10 @@ def test_two_processes_one_of_which_is_lost_give_the_loss_curve_of_one(tmp_path)
             assert torch.allclose(weights[name], value, rtol=1e-2, atol=1e-3), name
 
 
-def _statistics(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
-    torch.distributed.init_process_group("gloo")
-    x = torch.load(f"{folder}/x.pt")[rank * 6 : rank * 6 + 6].requires_grad_()
+def _statistics(rank: int, folder: Path) -> dict:
+    x = torch.load(folder / "x.pt")[rank * 6 : rank * 6 + 6].requires_grad_()
     norm = torch.nn.BatchNorm1d(5)
-    norm.load_state_dict(torch.load(f"{folder}/norm.pt"))
+    norm.load_state_dict(torch.load(folder / "norm.pt"))
     share_statistics(norm)
     assert type(norm) is SharedBatchNorm1d
     out = norm(x)
@@ -104,7 +103,7 @@ def _statistics(rank: int, port: int, folder: str) -> None:
     torch.distributed.all_reduce(norm.weight.grad)
     torch.manual_seed(3)
     result = {"out": out.detach(), "x": x.grad / 2, "weight": norm.weight.grad / 2, "state": norm.state_dict()}
-    torch.save({**result, "rand": rand(4, 3), "after": torch.rand(1)}, f"{folder}/{rank}.pt")
+    return {**result, "rand": rand(4, 3), "after": torch.rand(1)}
 
 
 def test_batch_norm_and_random_rows_are_those_of_the_whole_batch(tmp_path):
@@ -113,25 +112,10 @@ def test_batch_norm_and_random_rows_are_those_of_the_whole_batch(tmp_path):
     torch.nn.init.normal_(norm.weight)
     torch.save(x, tmp_path / "x.pt")
     torch.save(norm.state_dict(), tmp_path / "norm.pt")
-    children = []
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    for rank in range(2):
-        child = os.fork()  # not a new interpreter: the import of torch is what takes long
-        if not child:
-            status = 1
-            try:
-                _statistics(rank, port, str(tmp_path))
-                status = 0
-            finally:
-                os._exit(status)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    both = in_two_processes(_statistics, tmp_path)
     x.requires_grad_()
     out = norm(x)
     out.pow(3).mean().backward()
-    both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert torch.allclose(torch.cat([part["out"] for part in both]), out, atol=1e-5)
     assert torch.allclose(torch.cat([part["x"] for part in both]), x.grad, atol=1e-6)
     torch.manual_seed(3)
