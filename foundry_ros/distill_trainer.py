@@ -271,13 +271,13 @@ class DistillTrainer(Node):
         return Status(level, text, self.config.name, values)
 
     def close(self) -> None:
-        """End the training (it saves its checkpoint) and the collecting, and destroy the node."""
+        """End the collecting and the training (it saves its checkpoint), and destroy the node."""
         self._stop_listening()
         self._cutter.close()
-        self.training.stop(END_PATIENCE)
         if not self.settings.data and len(self.collection):
             with contextlib.suppress(InputError, OSError):
-                self._write_segments()
+                self._write_segments()  # first: who ends the node may not wait for the training
+        self.training.stop(END_PATIENCE)
         self.destroy_node()
 
 

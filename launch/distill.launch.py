@@ -50,6 +50,7 @@ def distill_trainer(context):
             name="distill_trainer",
             namespace=value["namespace"],
             output="screen",
+            sigterm_timeout="30",  # s; what trains at low priority may take long to save its checkpoint
             parameters=[value["params_file"], overrides],
             remappings=[("~/input", value["input"])],
         )

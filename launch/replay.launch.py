@@ -93,6 +93,7 @@ def bag_replay(context):
         name="bag_replay",
         namespace=LaunchConfiguration("namespace"),
         output="screen",
+        sigterm_timeout="30",  # s, to write the report and the picture
         parameters=[LaunchConfiguration("replay_params_file"), overrides(context)],
     )
     return [replay, RegisterEventHandler(OnProcessExit(target_action=replay, on_exit=[EmitEvent(event=Shutdown())]))]

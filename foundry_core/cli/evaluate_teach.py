@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from foundry_core.cli.common import DEFAULT_MODEL, print_table, require_writable, write_json
+from foundry_core.cli.common import DEFAULT_MODEL, FirstSeed, print_table, require_writable, write_json
 from foundry_core.cli.world import progress_bar
 from foundry_core.errors import InputError
 
@@ -33,7 +33,7 @@ def register(group: typer.Typer) -> None:
         exemplars: Annotated[int, typer.Option(min=1, max=100, help="examples of each class, as clicks give")] = 5,
         possible: Annotated[str, typer.Option(help="classes of the model that can occur; empty: all")] = "",
         split: Annotated[str, typer.Option(help="test, or validation: the rest of the train split is asked")] = "test",
-        seed: Annotated[int, typer.Option(min=0, help="first seed")] = 0,
+        seed: FirstSeed = 0,
         seeds: Annotated[int, typer.Option(min=1, help="number of seeds; each draws other examples")] = 10,
         threads: Annotated[int, typer.Option(min=1, help="threads of the network's runtime")] = 1,
         json: Annotated[Path | None, typer.Option(help="write the rows to this file")] = None,

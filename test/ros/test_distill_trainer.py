@@ -229,6 +229,17 @@ def test_a_failure_of_writing_segments_ends_when_they_are_written(ros, settings,
         node.close()
 
 
+def test_segments_are_kept_before_the_training_is_waited_for(ros, settings, tmp_path, monkeypatch):
+    overrides = [rclpy.Parameter(name, value=value) for name, value in settings.items()]
+    node = distill_trainer.DistillTrainer(context=ros.context, parameter_overrides=overrides)
+    segments, there = tmp_path / "run" / "segments.npz", []
+    monkeypatch.setattr(node.training, "stop", lambda patience: there.append(segments.is_file()))
+    node._on_sweep(sweep(0))
+    assert not segments.exists()
+    node.close()
+    assert there == [True] and len(load_shapes(segments)) > 0
+
+
 def run_to_end(domain: int, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "foundry_ros.distill_trainer", "--ros-args", "--disable-external-lib-logs"]
     return subprocess.run(

@@ -157,6 +157,17 @@ def overrides(file: str, executable: str, **given) -> dict:
     return found
 
 
+def test_launch_waits_for_the_nodes_that_have_something_to_write_at_their_end(launch_modules):
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    from foundry_ros.distill_trainer import END_PATIENCE
+
+    longest = END_PATIENCE + 10.0  # what is killed in the end takes its time at low priority
+    for file, executable in (("distill.launch.py", "distill_trainer"), ("replay.launch.py", "bag_replay")):
+        found = actions(load(share_directory() / "launch" / file))
+        nodes = [item for item in found if item.kind == "Node" and item.kwargs["executable"] == executable]
+        assert nodes and all(float(node.kwargs["sigterm_timeout"]) > longest for node in nodes)
+
+
 def test_given_arguments_override_the_file_and_others_do_not(launch_modules):
     perception = "perception.launch.py", "perception_node"
     assert overrides(*perception) == {}
