@@ -61,7 +61,9 @@ class PartTask:
         label, part = split.train.label, split.train.part_label.astype(np.int64)
         names = names_of(learned.class_names, learned.label)
         parts = names_of(learned.part_names, learned.part_label)
-        shown = np.stack([(part == kind).any(axis=1) for kind in range(len(parts))], axis=1)  # (M, K)
+        shown = np.zeros((len(part), len(parts)), bool)  # (M, K)
+        for kind in range(len(parts)):
+            shown[:, kind] = (part == kind).any(axis=1)
         several = shown.sum(axis=1) >= 2
         chosen, allowed = [], []
         for category in range(len(names)):

@@ -106,11 +106,12 @@ def test_parts_without_names_that_were_not_learned_count_as_unknown():
 
 
 @pytest.mark.parametrize(
-    "change, message", [({"part_label": None}, "part_label: missing"), ({"part_label": 0}, "no category has")]
+    "all_of", [pytest.param(None, id="none"), pytest.param(0, id="one"), pytest.param(-1, id="unknown")]
 )
-def test_sets_without_parts_are_refused(change, message):
+def test_sets_without_parts_are_refused(all_of):
     shapes = two_categories()
-    part = None if change["part_label"] is None else np.zeros(shapes.points.shape[:2], int)
+    part = None if all_of is None else np.full(shapes.points.shape[:2], all_of)
+    message = "part_label: missing" if all_of is None else "no category has"
     with pytest.raises(InputError, match=message):
         PartTask.of(ShapeSet("bells", shapes.points, shapes.label, part_label=part, split=shapes.split))
 
