@@ -51,7 +51,8 @@ environment-dev:
 comma := ,
 
 # $(1) folder, $(2) what pip installs, $(3) in words. The stamp holds a digest of the dependency files, the interpreter's
-# version and the extras; it is written last, so that a half-made environment is made again.
+# version and the extras; it is written last, so that a half-made environment is made again. Bytecode is made on all cores,
+# which pip does on one; some packages have files for other versions of Python, which do not compile.
 define environment
 python="$(PYTHON)"; \
 if [ -z "$$python" ]; then echo "make: no Python 3.10, 3.11 or 3.12 found; install python3 (apt install python3 python3-venv) or name one: make PYTHON=/path/to/python3" >&2; exit 2; fi; \
@@ -63,8 +64,9 @@ echo "$$("$$python" --version) ($$python); installs $(3); this takes some minute
 if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then echo "make: $$python cannot make virtual environments; run: apt install python3-venv" >&2; exit 2; fi; \
 rm -rf $(1); \
 "$$python" -m venv $(1); \
-$(1)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '$(2)' \
+$(1)/bin/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt -e '$(2)' \
   || { echo "make: pip could not install $(2); see its message above, then run make again" >&2; exit 1; }; \
+$(1)/bin/python -m compileall -qq -j 0 $(1)/lib || true; \
 echo "compiling the kernels"; $(1)/bin/python -m foundry_core.runtime.precompile; \
 echo "$$stamp" > $(1)/.stamp; \
 echo "$(1) is ready"
