@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which points lie inside solids, compiled with numba: most of a composition's work."""
+"""Which points lie inside solids, compiled with numba: most of the work of a composition or a body."""
 
 from __future__ import annotations
 
@@ -63,4 +63,42 @@ def _inside_any(points, kind, sides, ratio, inverse, offset, without, limit, out
             y = inverse[j, 1, 0] * u + inverse[j, 1, 1] * v + inverse[j, 1, 2] * w
             if abs(x) < 1.0 and abs(y) < 1.0 and _depth(kind[j], sides[j], ratio[j], x, y, z) < limit:
                 out[i] = True
+                break
+
+
+def inside_chains(
+    points: np.ndarray, centers: np.ndarray, normals: np.ndarray, radii: np.ndarray, flatness: np.ndarray, without: int
+) -> np.ndarray:
+    """Whether points [n,3] lie inside any of T chains of M ellipsoids but number ``without``; bool [n].
+
+    Args:
+        centers, normals: [T,M,3]; radii: [T,M]; flatness: [T]. An ellipsoid is a ball, flattened along its normal.
+    """
+    out = np.zeros(len(points), np.bool_)
+    arrays = (np.ascontiguousarray(array, np.float64) for array in (points, centers, normals, radii, flatness))
+    _inside_chains(*arrays, without, 0.97**2, out)
+    return out
+
+
+@jit
+def _inside_chains(points, centers, normals, radii, flatness, without, limit, out):
+    for i in range(points.shape[0]):
+        for j in range(centers.shape[0]):
+            if j == without:
+                continue
+            stretch = 1.0 / (flatness[j] * flatness[j]) - 1.0
+            for m in range(centers.shape[1]):
+                u, v, w = (
+                    points[i, 0] - centers[j, m, 0],
+                    points[i, 1] - centers[j, m, 1],
+                    points[i, 2] - centers[j, m, 2],
+                )
+                square = u * u + v * v + w * w
+                most = limit * radii[j, m] * radii[j, m]
+                if square < most:
+                    across = u * normals[j, m, 0] + v * normals[j, m, 1] + w * normals[j, m, 2]
+                    if square + stretch * across * across < most:
+                        out[i] = True
+                        break
+            if out[i]:
                 break

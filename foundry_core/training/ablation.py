@@ -66,7 +66,7 @@ def configurations(path: Path, data: dict[str, Any] | None = None, steps: int | 
             raise InputError(f"{path}: rows: '{name}' is no folder name; use letters, digits and dashes")
         where = f"{path}: rows.{name}"
         row = parse(schema, {**merged(base, change), "name": name}, where)
-        if not (row.data.compositions or row.data.categories or row.data.files or row.data.shards):
+        if not row.data.has_source():
             raise InputError(f"{where}: data: nothing to train on; give shape sets with --data")
         made[name] = _with_compute_of(reference, row) if config.equal == "compute" else row
     return made

@@ -56,6 +56,8 @@ def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing) -> 
     config = stream.config.model_dump(mode="json")
     for file, source in zip(config["files"], stream.file_sources, strict=True):
         file["path"] = content_sha256(source.config.path, source.points)  # the content counts, not the place
+    if not config["bodies"]:
+        del config["bodies"]  # a stream without them is what it was before there were any
     shards = config.pop("shards")
     if shards:  # too large to read for a name: what can be seen from outside
         sizes = [

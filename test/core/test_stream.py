@@ -103,7 +103,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_a_stream_of_nothing_is_refused():
-    with pytest.raises(InputError, match="data: compositions and categories weigh 0"):
+    with pytest.raises(InputError, match="data: all procedural shapes weigh 0"):
         ShapeStream(StreamConfig(compositions=0, categories=0), 64, 0)
 
 
