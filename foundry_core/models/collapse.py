@@ -18,11 +18,14 @@ def token_deviation(tokens: Tensor) -> Tensor:
 def effective_rank(features: Tensor) -> Tensor:
     """Directions that centred features [B,d] use: exp of the entropy of the singular values (Roy & Vetterli, 2007).
 
-    From 1 (all on a line, or all the same) to min(B-1, d).
+    From 1 (all on a line, or all the same) to min(B-1, d); NaN where features are not finite.
     """
     centered = features.detach().float()
     centered = centered - centered.mean(dim=0)
-    values = torch.linalg.eigvalsh(centered @ centered.T).clamp(min=0).sqrt()
+    gram = centered @ centered.T
+    if not gram.isfinite().all():  # a loss that ran away is for the loop to report
+        return gram.new_tensor(torch.nan)
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = values / values.sum().clamp(min=1e-12)
     return torch.special.entr(share).sum().exp()
 

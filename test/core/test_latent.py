@@ -15,6 +15,7 @@ from test_models import TINY, clouds  # noqa: E402
 from foundry_core import geometry  # noqa: E402
 from foundry_core.card import load_card  # noqa: E402
 from foundry_core.data.compositions import compose  # noqa: E402
+from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.collapse import effective_rank, mean_cosine, token_deviation  # noqa: E402
 from foundry_core.models.latent import Jepa, Point2vec, ema_decay  # noqa: E402
 from foundry_core.models.objective_config import JepaObjective, Point2vecObjective  # noqa: E402
@@ -261,12 +262,18 @@ def test_a_resumed_run_has_the_target_of_an_uninterrupted_one(kind, shapes, tmp_
         assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
 
 
+def test_a_loss_that_runs_away_is_said_in_one_line(shapes, tmp_path):
+    with pytest.raises(InputError, match="the loss is not finite at step .*lower loop.learning_rate"):
+        pretrain(config(shapes, {"kind": "mae", "mask_ratio": 0.5}, steps=5, learning_rate=1e12), tmp_path)
+
+
 def test_collapse_statistics_of_known_cases():
     generator = torch.Generator().manual_seed(0)
     many = torch.randn(32, 24, generator=generator)
     line = torch.randn(32, 1, generator=generator) * torch.ones(24)
     assert effective_rank(many) > 15 and float(effective_rank(line)) == pytest.approx(1.0, abs=0.05)
     assert float(effective_rank(torch.ones(32, 24))) == pytest.approx(1.0)
+    assert effective_rank(torch.full((32, 24), torch.inf)).isnan() and effective_rank(many * torch.nan).isnan()
     assert abs(float(mean_cosine(many))) < 0.05 and float(mean_cosine(1 + 0 * many)) == pytest.approx(1.0)
     pair = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert float(mean_cosine(pair)) == pytest.approx(0.0)
