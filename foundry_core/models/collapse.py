@@ -38,7 +38,9 @@ def mean_cosine(features: Tensor) -> Tensor:
 
 
 def cloud_statistics(tokens: Tensor) -> dict[str, Tensor]:
-    """How different clouds are by their mean token features; tokens [B,T,d]."""
+    """How different clouds are by their mean token features; tokens [B,T,d]. Nothing of a single cloud."""
+    if len(tokens) < 2:
+        return {}
     with torch.autocast(tokens.device.type, enabled=False):
         pooled = tokens[:_CLOUDS].detach().float().mean(dim=1)
         return {

@@ -2,6 +2,7 @@
 """Latent prediction: sequence, blocks, target and what learns from it."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -278,3 +279,10 @@ def test_collapse_statistics_of_known_cases():
     pair = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert float(mean_cosine(pair)) == pytest.approx(0.0)
     assert float(token_deviation(torch.ones(2, 3, 4))) == 0.0
+
+
+def test_micro_batches_of_one_cloud_log_finite_numbers_only(shapes, tmp_path):
+    pretrain(config(shapes, {"kind": "mae", "mask_ratio": 0.5}, steps=2, batch=2, accumulate=2), tmp_path)
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert "cloud_std" not in row and all(math.isfinite(value) for value in row.values())
