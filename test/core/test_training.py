@@ -163,6 +163,8 @@ def test_shipped_configurations_parse(path):
         ({"objective": {"kind": "jepa", "predictor_width": 10}}, "10 is not a multiple of heads 3"),
         ({"objective": {"kind": "point2vec", "decay": [0.9, 0.8]}}, "decay must rise"),
         ({"objective": {"kind": "mae", "mask_ratio": 0.05}}, "masks all or none"),
+        ({"architecture": {"supertokens": {}}}, "architecture: supertokens is for students; remove it"),
+        ({"architecture": {"output_width": 10}}, "architecture: output_width is for students; remove it"),
         ({"loop": {"seed": -1}}, "loop.seed: "),
         ({"loop": {"seed": 2**64}}, "loop.seed: "),
     ],
