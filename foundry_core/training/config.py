@@ -42,6 +42,12 @@ class LoopConfig(Settings):
     checkpoint_seconds: float = Field(60.0, gt=0)
     log_steps: int = Field(50, ge=1, description="steps whose means make a row of log.jsonl")
 
+    @model_validator(mode="after")
+    def _divides(self) -> LoopConfig:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} is not a multiple of accumulate {self.accumulate}; change one of them")
+        return self
+
 
 class PretrainConfig(Settings):
     """`foundry pretrain`: a teacher, without labels."""

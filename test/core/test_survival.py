@@ -182,6 +182,6 @@ def test_shares_are_disjoint_and_make_the_batch(world, accumulate):
         assert sorted(seen) == list(range(24 * step, 24 * step + 24))
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(tmp_path):
+def test_a_batch_that_cannot_be_divided_is_refused():
     with pytest.raises(InputError, match="loop.batch: 4 is no multiple of 1 processes x 3 micro-batches"):
-        run_in(tmp_path, accumulate=3)
+        Share.of_this_process(4, 3)

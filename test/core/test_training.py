@@ -165,6 +165,7 @@ def test_shipped_configurations_parse(path):
         ({"objective": {"kind": "mae", "mask_ratio": 0.05}}, "masks all or none"),
         ({"architecture": {"supertokens": {}}}, "architecture: supertokens is for students; remove it"),
         ({"architecture": {"output_width": 10}}, "architecture: output_width is for students; remove it"),
+        ({"loop": {"batch": 4, "accumulate": 3}}, "loop: batch 4 is not a multiple of accumulate 3"),
         ({"loop": {"seed": -1}}, "loop.seed: "),
         ({"loop": {"seed": 2**64}}, "loop.seed: "),
     ],
