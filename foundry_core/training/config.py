@@ -71,11 +71,13 @@ class PretrainConfig(Settings):
     )
 
     @model_validator(mode="after")
-    def _objective_fits(self) -> PretrainConfig:
+    def _fits(self) -> PretrainConfig:
         encoder, groups, objective = self.architecture.encoder, self.preprocessing.groups, self.objective
         for key in ("supertokens", "output_width"):
             if getattr(self.architecture, key) is not None:
                 raise ValueError(f"architecture: {key} is for students; remove it from the teacher's")
+        if self.contrast and self.loop.batch == self.loop.accumulate:
+            raise ValueError("contrast: micro-batches of one shape leave nothing to tell it from; raise loop.batch")
         if isinstance(objective, JepaObjective):
             largest = objective.targets * objective.target_size(groups, 1.0)
             if largest >= groups:

@@ -166,6 +166,7 @@ def test_shipped_configurations_parse(path):
         ({"architecture": {"supertokens": {}}}, "architecture: supertokens is for students; remove it"),
         ({"architecture": {"output_width": 10}}, "architecture: output_width is for students; remove it"),
         ({"loop": {"batch": 4, "accumulate": 3}}, "loop: batch 4 is not a multiple of accumulate 3"),
+        ({"contrast": {}, "loop": {"batch": 4, "accumulate": 4}}, "contrast: micro-batches of one shape"),
         ({"loop": {"seed": -1}}, "loop.seed: "),
         ({"loop": {"seed": 2**64}}, "loop.seed: "),
     ],
