@@ -73,6 +73,7 @@ def _reason(error: Any) -> str:
     return {
         "extra_forbidden": "unknown key; remove it or correct its spelling",
         "missing": "missing; give it a value",
+        "union_tag_not_found": "key 'kind' is missing; say which",
         "model_type": "expected keys and their values",
     }.get(error["type"], error["msg"])
 

@@ -158,6 +158,7 @@ def test_shipped_configurations_parse(path):
         ({"objective": {"kind": "mae", "mask_ratio": 1.5}}, "objective.mae.mask_ratio: "),
         ({"mask_ratio": 0.7}, "'mask_ratio' was removed: write it as objective: {kind: mae, mask_ratio: ...}"),
         ({"objective": {"kind": "mea"}}, "objective: "),
+        ({"objective": {"mask_ratio": 0.6}}, "objective: key 'kind' is missing"),
         ({"objective": {"kind": "jepa", "target_ratio": [0.3, 0.3]}}, "leave no context"),
         ({"objective": {"kind": "point2vec", "target_blocks": 3}}, "target_blocks 3 exceeds the depth 2"),
         ({"objective": {"kind": "jepa", "predictor_width": 10}}, "10 is not a multiple of heads 3"),
