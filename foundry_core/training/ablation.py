@@ -54,6 +54,8 @@ def configurations(path: Path, data: dict[str, Any] | None = None, steps: int | 
     """
     config = parse(AblationConfig, read_yaml(path), path)
     base = read_yaml(path.parent / config.base)
+    if not isinstance(base, dict):
+        raise InputError(f"{path.parent / config.base}: expected keys and their values; give a training configuration")
     schema = DistillConfig if "teacher" in base else PretrainConfig
     if config.equal == "compute" and schema is DistillConfig:
         raise InputError(f"{path}: equal: the compute of students is not known; compare them with equal steps")

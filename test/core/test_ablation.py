@@ -67,6 +67,13 @@ def test_a_bad_row_is_named_before_anything_is_trained(tmp_path, rows, message):
         configurations(write(tmp_path, {"good": {}, **rows}))
 
 
+def test_a_base_that_is_no_mapping_is_named(tmp_path):
+    (tmp_path / "base.yaml").write_text("- teacher")
+    (tmp_path / "plan.yaml").write_text("{base: base.yaml, steps: 1, rows: {a: {}}}")
+    with pytest.raises(InputError, match="base.yaml: expected keys and their values"):
+        configurations(tmp_path / "plan.yaml")
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_ablations_hold_their_base_unchanged_as_one_row(path):
     data = {"data": {"files": [{"path": "some.npz"}]}}
