@@ -45,7 +45,9 @@ class LoopConfig(Settings):
     @model_validator(mode="after")
     def _divides(self) -> LoopConfig:
         if self.batch % self.accumulate:
-            raise ValueError(f"batch {self.batch} is not a multiple of accumulate {self.accumulate}; change one of them")
+            raise ValueError(
+                f"batch {self.batch} is not a multiple of accumulate {self.accumulate}; change one of them"
+            )
         return self
 
 

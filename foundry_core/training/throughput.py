@@ -6,8 +6,10 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +48,13 @@ class Throughput:
         return {key: round(value, 2) for key, value in asdict(self).items()}
 
 
+def _marked(kept: list[Any], marks: list[tuple[float, float]]) -> Iterator[Any]:
+    """The batches in turn; ``marks`` gets the wall clock and the processor time at which each is asked for."""
+    for batch in itertools.cycle(kept):
+        marks.append((time.perf_counter(), time.process_time()))
+        yield batch
+
+
 def measure(config: PretrainConfig, workers: int, rounds: int = 5, batches: int = 8) -> Throughput:
     """Measure the stream and the trainer of a pre-training configuration by turns.
 
@@ -53,7 +62,8 @@ def measure(config: PretrainConfig, workers: int, rounds: int = 5, batches: int 
         workers: data processes of the stream, at least 1.
         rounds: of both; a round is ``batches`` batches.
     """
-    loop = config.loop.model_copy(update={"steps": batches, "accumulate": 1, "checkpoint_seconds": 1e9})
+    # a step more than is measured: the run's last one is followed by its checkpoint and curves
+    loop = config.loop.model_copy(update={"steps": batches + 1, "accumulate": 1, "checkpoint_seconds": 1e9})
     dataset = clouds_of(config, ShapeStream(config.data, config.preprocessing.points, loop.seed))
     share, task = Share(loop.batch), Pretraining(config)
     torch.set_num_threads(loop.threads)
@@ -74,10 +84,10 @@ def measure(config: PretrainConfig, workers: int, rounds: int = 5, batches: int 
             cpu = time.process_time()
             next(alone)
             drawn_cpu = (time.process_time() - cpu) * batches
+            marks: list[tuple[float, float]] = []
             run = Run(Path(folder) / str(number), task, loop, config, None)
-            cpu = time.process_time()
-            run.train(lambda _: itertools.cycle(kept), f"round {number + 1} of {rounds}")
-            rows.append((drawn, run.elapsed, drawn_cpu, time.process_time() - cpu))
+            run.train(lambda _, marks=marks: _marked(kept, marks), f"round {number + 1} of {rounds}")
+            rows.append((drawn, marks[-1][0] - marks[0][0], drawn_cpu, marks[-1][1] - marks[0][1]))
     clouds = batches * loop.batch
     drawn, trained, drawn_cpu, trained_cpu = np.median(np.array(rows), axis=0)
     return Throughput(
