@@ -23,6 +23,7 @@ from foundry_core.training.config import DistillConfig
 from foundry_core.training.held_out import HeldOutFidelity
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.loop import Run
+from foundry_core.training.probing import Every
 from foundry_core.training.specialist import answer_distance, task_file, teacher_classifier
 
 
@@ -256,12 +257,12 @@ def distill(
     measured = None
     if held_out is not None:
         budget = config.default_budget or architecture.supertokens.count
-        measured = HeldOutFidelity(task.student, teacher.backbone, held_out, size, budget, measure_every)
+        due = Every(measure_every, config.loop.log_steps)
+        measured = HeldOutFidelity(task.student, teacher.backbone, held_out, size, budget, due)
     run = Run(out, task, config.loop, config, minutes)
     run.probes = measured
-    teacher.to(run.device)
-    if classifier is not None:
-        classifier.to(run.device)
+    for frozen in filter(None, (teacher, classifier)):
+        frozen.to(run.device)
     if config.cache:
         folder = cache / cache_key(config.teacher, stream, size)
         width = teacher_card.architecture.encoder.width

@@ -24,7 +24,7 @@ CLOUDS = 512
 
 
 class HeldOutFidelity:
-    """Token fidelity on the test split of a shape set: before the first step, every so many steps, and at the end.
+    """Token fidelity on the test split of a shape set, on the way.
 
     The figures are those of `foundry evaluate fidelity` on these clouds. The student is left as it was, and no random
     number that a training draws is used up.
@@ -33,17 +33,16 @@ class HeldOutFidelity:
         student, teacher: networks; the teacher is asked once, where it is now.
         path: a shape set with a split, with or without labels.
         budget: supertokens to be measured with.
-        every: steps between measurements.
+        due: when a row of the log gets them.
 
     Raises:
         InputError: no shape set, or one without a test split.
     """
 
     def __init__(
-        self, student: Student, teacher: Teacher, path: Path, size: Preprocessing, budget: int, every: int = 500
+        self, student: Student, teacher: Teacher, path: Path, size: Preprocessing, budget: int, due: Every
     ) -> None:
-        self.student, self.budget, self.path = student, budget, path
-        self._due = Every(every)
+        self.student, self.budget, self.path, self._due = student, budget, path, due
         test = load_shapes(path).test().points
         chosen = np.linspace(0, len(test) - 1, min(CLOUDS, len(test))).round().astype(int)
         self.groups, self.features = ask_teacher(teacher, group_clouds(test[chosen], size))

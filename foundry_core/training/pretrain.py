@@ -21,7 +21,7 @@ from foundry_core.models.teacher import Teacher
 from foundry_core.training.config import PretrainConfig
 from foundry_core.training.loader import GroupedClouds, GroupedPairs, batches_from
 from foundry_core.training.loop import Run
-from foundry_core.training.probing import Probes
+from foundry_core.training.probing import Every, Probes
 
 _KEPT = "; these are the weights of the encoder that learned, not of its moving average"
 #: what the card says of an objective
@@ -93,7 +93,9 @@ def pretrain(
     stream = ShapeStream(config.data, config.preprocessing.points, config.loop.seed)
     start, history, parent = _start(config, source)
     task = Pretraining(config, start)
-    prober = Probes(task.teacher, config.preprocessing, probes, probe_every, config.loop.threads) if probes else None
+    prober, due = None, Every(probe_every, config.loop.log_steps)
+    if probes:
+        prober = Probes(task.teacher, config.preprocessing, probes, due, config.loop.threads)
     run = Run(out, task, config.loop, config, minutes)
     run.probes = prober
     if isinstance(task.objective, LatentPrediction):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +21,23 @@ from foundry_core.evaluation.probe import Split, probe_accuracy
 from foundry_core.models.heads import pool
 
 
+@dataclass(frozen=True)
 class Every:
-    """Whether a measurement is due at a row of the log: at step 0, past each multiple of ``every``, and at the last."""
+    """Whether a measurement is due at a row of the log: at step 0, past each multiple of ``steps``, and at the last.
 
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self.seen: int | None = None
+    A function of the step, so that a resumed run measures when one that never stopped does; ``rows`` is the number of
+    steps from one row to the next.
+    """
+
+    steps: int
+    rows: int
 
     def __call__(self, step: int, last: bool) -> bool:
-        before = step - 1 if self.seen is None else self.seen
-        self.seen = step
-        return last or step // self.every != before // self.every
+        return last or step // self.steps != (step - self.rows) // self.steps
 
 
 class Probes:
-    """Linear probes every so many steps, on the validation part of each set's train split; test splits are not seen.
+    """Linear probes on the way, on the validation part of each set's train split; test splits are not seen.
 
     The figure is that of `foundry evaluate probe --split validation` with seed 0. The network is left as it was, and
     no random number that a training draws is used up.
@@ -42,17 +45,14 @@ class Probes:
     Args:
         network: (centers, neighborhoods) to a dict with ``tokens`` [B,G,d]; the one that is being trained.
         paths: labelled shape sets.
-        every: steps between probes; one more before the first step and at the end of the run.
+        due: when a row of the log gets one.
 
     Raises:
         InputError: a set without labels, with too few shapes, or named as another.
     """
 
-    def __init__(
-        self, network: nn.Module, size: Preprocessing, paths: Sequence[Path], every: int = 2000, threads: int = 1
-    ):
-        self.network, self.threads = network, threads
-        self._due = Every(every)
+    def __init__(self, network: nn.Module, size: Preprocessing, paths: Sequence[Path], due: Every, threads: int = 1):
+        self.network, self.threads, self._due = network, threads, due
         self.sets: dict[str, tuple[Split, Groups, Groups]] = {}
         for path in paths:
             if (name := data_name(path)) in self.sets:

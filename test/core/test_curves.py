@@ -20,7 +20,7 @@ from foundry_core.models.teacher import Teacher  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import PretrainConfig  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
-from foundry_core.training.probing import Probes  # noqa: E402
+from foundry_core.training.probing import Every, Probes  # noqa: E402
 
 
 def row(step, loss, **more):
@@ -80,14 +80,21 @@ def test_probes_come_when_due_and_leave_the_network_as_it_was(shapes):
     network = Teacher(TINY).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     random = torch.get_rng_state()
-    probes = Probes(network, Preprocessing(points=64, groups=16, neighbors=8), [shapes], every=100)
-    scores = [probes(step, last=step == 230) for step in (0, 50, 100, 150, 210, 230)]
+    probes = Probes(network, Preprocessing(points=64, groups=16, neighbors=8), [shapes], Every(100, rows=50))
+    scores = [probes(step, last=step == 230) for step in (0, 50, 100, 150, 200, 230)]
     assert [bool(score) for score in scores] == [True, False, True, False, True, True]
     assert all(60 <= score["probe_forms"] <= 100 for score in scores if score)
     assert network.training and torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     with pytest.raises(InputError, match="a second probe named forms"):
-        Probes(network, Preprocessing(points=64, groups=16, neighbors=8), [shapes, shapes])
+        Probes(network, Preprocessing(points=64, groups=16, neighbors=8), [shapes, shapes], Every(100, 50))
+
+
+def test_what_is_due_depends_on_the_step_alone():
+    due = Every(70, rows=20)
+    assert [step for step in range(0, 300, 20) if due(step, last=False)] == [0, 80, 140, 220, 280]
+    assert Every(70, rows=20)(80, last=False), "as in a run that was resumed at step 75"
+    assert due(75, last=True)
 
 
 def test_drawing_keeps_the_folder_locked(shapes, tmp_path, monkeypatch):
