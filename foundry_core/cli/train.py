@@ -51,6 +51,8 @@ def data_sets(data: list[str] | None, root: Path) -> dict[str, list]:
             shards.append(ShardSet(urls=name))
         elif name.endswith((".yaml", ".yml")):
             listed = load_settings(name, DataSets)
+            if not (listed.files or listed.shards):
+                raise InputError(f"{name}: lists neither files nor shards; name some, or leave --data out")
             files += [file.model_copy(update={"path": root / file.path}) for file in listed.files]
             shards += [
                 each if "://" in each.urls else each.model_copy(update={"urls": str(root / each.urls)})

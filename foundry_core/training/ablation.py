@@ -29,7 +29,9 @@ class AblationConfig(Settings):
         description="compute: `steps` are the base's, and each other teacher has as many as cost the same; see "
         "foundry_core.training.cost",
     )
-    rows: dict[str, dict[str, Any]] = Field(description="name -> keys of the base that change, nested as there")
+    rows: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="name -> keys of the base that change, nested as there"
+    )
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

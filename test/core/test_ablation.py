@@ -67,6 +67,11 @@ def test_a_bad_row_is_named_before_anything_is_trained(tmp_path, rows, message):
         configurations(write(tmp_path, {"good": {}, **rows}))
 
 
+def test_a_plan_without_rows_is_refused(tmp_path):
+    with pytest.raises(InputError, match="rows: .*at least 1"):
+        configurations(write(tmp_path, {}))
+
+
 def test_a_base_that_is_no_mapping_is_named(tmp_path):
     (tmp_path / "base.yaml").write_text("- teacher")
     (tmp_path / "plan.yaml").write_text("{base: base.yaml, steps: 1, rows: {a: {}}}")

@@ -135,6 +135,14 @@ def test_a_run_keeps_its_configuration_where_another_one_does_not_fit(tmp_path):
 CONFIGURATIONS = sorted(path for folder in (".", "legs") for path in (ROOT / "config/train" / folder).glob("*.yaml"))
 
 
+def test_a_list_of_no_data_is_refused(tmp_path):
+    from foundry_core.cli.train import data_sets
+
+    (tmp_path / "none.yaml").write_text("")
+    with pytest.raises(InputError, match="none.yaml: lists neither files nor shards"):
+        data_sets([str(tmp_path / "none.yaml")], tmp_path)
+
+
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
 def test_shipped_configurations_parse(path):
     from foundry_core.cli.train import data_sets
