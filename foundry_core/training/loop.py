@@ -33,6 +33,7 @@ from foundry_core.training.processes import Share, agree, average, from_first, j
 from foundry_core.training.run_log import Means, RunLog
 
 CHECKPOINT = "checkpoint.pt"
+DRAW_SECONDS = 30.0  # between pictures at least: one takes a second
 
 
 class Task(Protocol):
@@ -66,7 +67,7 @@ class Run:
     def __init__(self, directory: Path, task: Task, config: LoopConfig, settings: Settings, minutes: float | None):
         self.directory, self.task, self.config, self.minutes = directory, task, config, minutes
         self.step, self.elapsed, self.saved, self.means = 0, 0.0, 0, Means()
-        self._drawn = 0  # length of the log that the curves show
+        self._drawn, self._drawn_at = 0, time.monotonic()  # length of the log that the curves show, and since when
         torch.set_num_threads(config.threads)
         self.device = join(config.device)
         self.share = Share.of_this_process(config.batch, config.accumulate)
@@ -242,10 +243,11 @@ class Run:
 
     def _draw(self, log: RunLog | None) -> None:
         """Draw the curves anew if the log has grown by a twentieth, or at the end; no training ends for a picture."""
-        text = log.text() if log else ""
-        if len(text) == self._drawn or (len(text) < 1.05 * self._drawn and self.progress() < 1.0):
+        text, now = log.text() if log else "", time.monotonic()
+        early = len(text) < 1.05 * self._drawn or now - self._drawn_at < DRAW_SECONDS
+        if len(text) == self._drawn or (early and self.progress() < 1.0):
             return
-        self._drawn = len(text)
+        self._drawn, self._drawn_at = len(text), now
         try:
             draw_curves(text, self.directory / CURVES, str(self.directory))
         except InputError as error:

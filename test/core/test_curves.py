@@ -18,6 +18,7 @@ from foundry_core.architecture import Preprocessing  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.teacher import Teacher  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
+from foundry_core.training import loop  # noqa: E402
 from foundry_core.training.config import PretrainConfig  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 from foundry_core.training.probing import Every, Probes  # noqa: E402
@@ -108,6 +109,7 @@ def test_drawing_keeps_the_folder_locked(shapes, tmp_path, monkeypatch):
         )
         return {}
 
+    monkeypatch.setattr(loop, "DRAW_SECONDS", 0.0)
     monkeypatch.setattr(Probes, "__call__", try_to_lock)
     pretrain(config(shapes, checkpoint_seconds=1e-9), tmp_path, probes=[shapes])
     assert refused == [1, 1, 1]
