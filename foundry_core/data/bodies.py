@@ -31,36 +31,32 @@ class Tube:
     @property
     def tangents(self) -> np.ndarray:
         """Unit vectors [NODES,3] along the curve."""
-        steps = np.gradient(self.centers, axis=0)
-        return steps / np.linalg.norm(steps, axis=1, keepdims=True)
+        return _tangents(self.centers)
 
     @property
-    def area(self) -> float:
-        """Rough surface area, for sharing samples between tubes."""
+    def areas(self) -> np.ndarray:
+        """Of the pieces of its side between the nodes, [NODES-1]; rough for a flattened one."""
         lengths = np.linalg.norm(np.diff(self.centers, axis=0), axis=1)
-        return float(2 * np.pi * (lengths * (self.radii[1:] + self.radii[:-1]) / 2).sum())
+        return 2 * np.pi * lengths * (self.radii[1:] + self.radii[:-1]) / 2
 
     def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Surface points [count,3], about uniform in area."""
-        tangents = self.tangents
-        lengths = np.linalg.norm(np.diff(self.centers, axis=0), axis=1)
-        middle = (self.radii[1:] + self.radii[:-1]) / 2
         # the side in pieces, and the two caps: halves of a sphere
-        areas = np.concatenate([2 * np.pi * lengths * middle, 2 * np.pi * self.radii[[0, -1]] ** 2])
+        areas = np.concatenate([self.areas, 2 * np.pi * self.radii[[0, -1]] ** 2])
         piece = rng.choice(len(areas), count, p=areas / areas.sum())
-        side = piece < NODES - 1
-        low = np.where(side, piece, np.where(piece == NODES - 1, 0, NODES - 2))
-        along = np.where(side, rng.random(count), np.where(piece == NODES - 1, 0.0, 1.0))[:, None]
+        side, start = piece < NODES - 1, piece == NODES - 1
+        low = np.where(side, piece, np.where(start, 0, NODES - 2))
+        along = np.where(side, rng.random(count), np.where(start, 0.0, 1.0))[:, None]
 
         def between(values: np.ndarray) -> np.ndarray:
             values = values.reshape(NODES, -1)
             return (1 - along) * values[low] + along * values[low + 1]
 
-        tangent, normal = between(tangents), between(self.normals)
+        tangent, normal = between(self.tangents), between(self.normals)
         angle = rng.uniform(0, 2 * np.pi, count)
         rise = np.where(side, 0.0, rng.uniform(0, 1, count))  # a half sphere is uniform in its height
         ring = np.sqrt(1 - rise**2)
-        up = np.where(piece == NODES - 1, -rise, rise)
+        up = np.where(start, -rise, rise)
         out = (
             (self.flatness * ring * np.cos(angle))[:, None] * normal
             + (ring * np.sin(angle))[:, None] * np.cross(tangent, normal)
@@ -77,6 +73,11 @@ class Tube:
         return self.centers[-1], self.tangents[-1], float(self.radii[-1])
 
 
+def _tangents(centers: np.ndarray) -> np.ndarray:
+    steps = np.gradient(centers, axis=0)
+    return steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-9)
+
+
 def _tube(
     start: np.ndarray, direction: np.ndarray, length: float, radius: float, rng: np.random.Generator, plane: bool
 ) -> Tube:
@@ -89,8 +90,7 @@ def _tube(
     t = np.linspace(0, 1, NODES)[:, None]
     bernstein = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
     centers = bernstein @ controls
-    steps = np.gradient(centers, axis=0)
-    tangents = steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-9)
+    tangents = _tangents(centers)
     across = np.array([0.0, 1.0, 0.0]) if plane or rng.random() < 0.5 else rng.normal(size=3)
     normals = across - (tangents @ across)[:, None] * tangents
     size = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -139,7 +139,7 @@ def _tubes(rng: np.random.Generator) -> list[Tube]:
 def make_body(count: int, rng: np.random.Generator) -> np.ndarray:
     """Surface points float32 [count,3] of one random body, z up, in arbitrary units around the origin."""
     tubes = _tubes(rng)
-    areas = np.array([tube.area for tube in tubes])
+    areas = np.array([tube.areas.sum() for tube in tubes])
     shares = np.maximum((1.6 * count * areas / areas.sum()).astype(int), 16)
     centers, normals = np.stack([tube.centers for tube in tubes]), np.stack([tube.normals for tube in tubes])
     radii, flatness = np.stack([tube.radii for tube in tubes]), np.array([tube.flatness for tube in tubes])

@@ -75,30 +75,26 @@ def inside_chains(
         centers, normals: [T,M,3]; radii: [T,M]; flatness: [T]. An ellipsoid is a ball, flattened along its normal.
     """
     out = np.zeros(len(points), np.bool_)
-    arrays = (np.ascontiguousarray(array, np.float64) for array in (points, centers, normals, radii, flatness))
-    _inside_chains(*arrays, without, 0.97**2, out)
+    nodes = (array.reshape(-1, 3) for array in (centers, normals))
+    arrays = (points, *nodes, radii.ravel(), np.repeat(flatness, centers.shape[1]))
+    contiguous = (np.ascontiguousarray(array, np.float64) for array in arrays)
+    _inside_chains(*contiguous, centers.shape[1], without, 0.97**2, out)
     return out
 
 
 @jit
-def _inside_chains(points, centers, normals, radii, flatness, without, limit, out):
+def _inside_chains(points, centers, normals, radii, flatness, length, without, limit, out):
     for i in range(points.shape[0]):
-        for j in range(centers.shape[0]):
-            if j == without:
+        for m in range(centers.shape[0]):
+            if m // length == without:
                 continue
-            stretch = 1.0 / (flatness[j] * flatness[j]) - 1.0
-            for m in range(centers.shape[1]):
-                u, v, w = (
-                    points[i, 0] - centers[j, m, 0],
-                    points[i, 1] - centers[j, m, 1],
-                    points[i, 2] - centers[j, m, 2],
-                )
-                square = u * u + v * v + w * w
-                most = limit * radii[j, m] * radii[j, m]
-                if square < most:
-                    across = u * normals[j, m, 0] + v * normals[j, m, 1] + w * normals[j, m, 2]
-                    if square + stretch * across * across < most:
-                        out[i] = True
-                        break
-            if out[i]:
-                break
+            u = points[i, 0] - centers[m, 0]
+            v = points[i, 1] - centers[m, 1]
+            w = points[i, 2] - centers[m, 2]
+            square = u * u + v * v + w * w
+            most = limit * radii[m] * radii[m]
+            if square < most:
+                across = u * normals[m, 0] + v * normals[m, 1] + w * normals[m, 2]
+                if square + (1.0 / (flatness[m] * flatness[m]) - 1.0) * across * across < most:
+                    out[i] = True
+                    break

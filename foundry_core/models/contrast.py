@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from foundry_core.models.heads import pool
 from foundry_core.models.objective_config import Contrast
 from foundry_core.models.parallel import gather, rank
+from foundry_core.models.pretext import PretextTask
 from foundry_core.models.transformer import init_weights
 
 
@@ -23,8 +25,8 @@ def nt_xent(embedded: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     The clouds of all processes are told apart; the loss is the mean over this one's.
     """
     everyone = F.normalize(gather(embedded), dim=-1).flatten(0, 1)  # (2 B W, e)
-    first = rank() * embedded[:, :, 0].numel()
-    own = torch.arange(first, first + embedded[:, :, 0].numel(), device=embedded.device)
+    clouds = 2 * len(embedded)
+    own = torch.arange(rank() * clouds, (rank() + 1) * clouds, device=embedded.device)
     similarity = everyone[own] @ everyone.T / temperature  # (2 B, 2 B W)
     similarity = similarity.scatter(1, own[:, None], float("-inf"))  # none is compared with itself
     partner = own ^ 1
@@ -35,7 +37,7 @@ def nt_xent(embedded: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 class Contrasted(nn.Module):
     """An objective on two clouds of every shape, which are to be told from those of the other shapes too."""
 
-    def __init__(self, objective: nn.Module, config: Contrast):
+    def __init__(self, objective: PretextTask, config: Contrast):
         super().__init__()
         width = objective.teacher.architecture.encoder.width
         self.objective, self.config = objective, config
@@ -45,8 +47,7 @@ class Contrasted(nn.Module):
     def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
         """Losses of one batch of pairs, [B,2,G,3] and [B,2,G,K,3]."""
         losses, features = self.objective.solve(centers.flatten(0, 1), neighborhoods.flatten(0, 1))
-        pooled = torch.cat([features.mean(dim=1), features.amax(dim=1)], dim=1)  # what heads read
-        embedded = self.projector(pooled).float().view(len(centers), 2, -1)
+        embedded = self.projector(pool(features)).float().view(len(centers), 2, -1)
         with torch.autocast(centers.device.type, enabled=False):
             contrast, found = nt_xent(embedded, self.config.temperature)
         loss = losses["loss"] + self.config.weight * contrast

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from foundry_core.models.collapse import cloud_statistics, token_deviation
 from foundry_core.models.masked import random_masks
 from foundry_core.models.objective_config import JepaObjective, LatentObjective, Point2vecObjective
+from foundry_core.models.pretext import PretextTask
 from foundry_core.models.sequencer import draw_blocks, sequence
 from foundry_core.models.teacher import Teacher
 from foundry_core.models.tokenizer import PositionEmbedding
@@ -35,7 +36,7 @@ def _explained(prediction: Tensor, wanted: Tensor) -> Tensor:
     return 1 - (prediction - wanted).square().sum() / spread.clamp(min=1e-12)
 
 
-class LatentPrediction(nn.Module):
+class LatentPrediction(PretextTask):
     """What the latent objectives share: the target, how it follows, and the loss.
 
     ``teacher`` is the network that learns and is kept; ``target`` has its blocks, averaged over the steps, and is part
@@ -43,8 +44,8 @@ class LatentPrediction(nn.Module):
     """
 
     def __init__(self, teacher: Teacher, config: LatentObjective, target_blocks: int):
-        super().__init__()
-        self.teacher, self.config, self.target_blocks = teacher, config, target_blocks
+        super().__init__(teacher)
+        self.config, self.target_blocks = config, target_blocks
         self.target = copy.deepcopy(teacher.encoder).requires_grad_(False)
 
     @torch.no_grad()
@@ -60,14 +61,6 @@ class LatentPrediction(nn.Module):
         outputs = list(self.target.outputs(tokens.detach(), positions.detach()))[-self.target_blocks :]
         normed = [F.layer_norm(output.float(), output.shape[-1:]) for output in outputs]
         return torch.stack(normed).mean(dim=0)
-
-    def solve(self, centers: Tensor, neighborhoods: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses of one batch, [B,G,3] and [B,G,K,3], and the teacher's features [B,V,d] of what it saw."""
-        raise NotImplementedError
-
-    def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
-        """Losses of one batch, [B,G,3] and [B,G,K,3]."""
-        return self.solve(centers, neighborhoods)[0]
 
     def losses(self, prediction: Tensor, wanted: Tensor, targets: Tensor, features: Tensor) -> dict[str, Tensor]:
         """``loss`` of a prediction [...,d], and statistics of it, the targets [B,G,d] and the encoder's features."""

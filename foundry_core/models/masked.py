@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from foundry_core.models.collapse import cloud_statistics, token_deviation
 from foundry_core.models.objective_config import MaeObjective
 from foundry_core.models.parallel import rand
+from foundry_core.models.pretext import PretextTask
 from foundry_core.models.teacher import Teacher
 from foundry_core.models.tokenizer import PositionEmbedding
 from foundry_core.models.transformer import Encoder, init_weights
@@ -31,13 +32,12 @@ def random_masks(
     return order[:, masked:], order[:, :masked]
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(PretextTask):
     """The teacher sees a share of the patches; a light decoder rebuilds the points of the others."""
 
     def __init__(self, teacher: Teacher, neighbors: int, config: MaeObjective):
-        super().__init__()
+        super().__init__(teacher)
         encoder = teacher.architecture.encoder
-        self.teacher = teacher
         self.config = config
         self.mask_token = nn.Parameter(torch.zeros(encoder.width))
         self.position = PositionEmbedding(encoder.position_hidden, encoder.width)
@@ -47,12 +47,7 @@ class MaskedAutoencoder(nn.Module):
         for part in (self.position, self.decoder, self.points):
             part.apply(init_weights)
 
-    def forward(self, centers: Tensor, neighborhoods: Tensor) -> dict[str, Tensor]:
-        """Losses of one batch: ``loss``, and the statistics that betray a collapse."""
-        return self.solve(centers, neighborhoods)[0]
-
     def solve(self, centers: Tensor, neighborhoods: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses of one batch, and the teacher's features [B,V,d] of the visible patches."""
         b, g, k, _ = neighborhoods.shape
         visible, masked = (index.to(centers.device) for index in random_masks(b, g, self.config.mask_ratio))
         rows = torch.arange(b, device=centers.device)[:, None]

@@ -18,9 +18,11 @@ def _tokenizer(config: PretrainConfig, groups: int) -> Iterator[Product]:
 
 
 def _parts(config: PretrainConfig) -> Iterator[tuple[int, Iterator[Product]]]:
-    """How often each part's products are made for one sample, and the products."""
+    """How often each part's products are made for one cloud, and the products."""
     encoder, groups, objective = config.architecture.encoder, config.preprocessing.groups, config.objective
     d = encoder.width
+    if config.contrast:
+        yield _BOTH, iter([Product(1, 2 * d, 2 * d), Product(1, 2 * d, config.contrast.width)])
     if isinstance(objective, JepaObjective):
         n = objective.target_size(groups, 0.5)
         # places of the sequence that none of the target blocks covers, were they drawn independently
@@ -58,11 +60,9 @@ def flops_per_sample(config: PretrainConfig) -> float:
     For Point-JEPA, whose blocks vary in size, those of blocks of mean size. With contrast a shape is two clouds; the
     similarities of the batch, a thousandth, are not counted.
     """
-    cloud = 2.0 * sum(times * p.rows * p.inner * p.columns * p.count for times, parts in _parts(config) for p in parts)
-    if config.contrast is None:
-        return cloud
-    d = config.architecture.encoder.width
-    return 2 * (cloud + 2.0 * _BOTH * (2 * d * 2 * d + 2 * d * config.contrast.width))
+    clouds = 2 if config.contrast else 1
+    products = sum(times * p.rows * p.inner * p.columns * p.count for times, parts in _parts(config) for p in parts)
+    return 2.0 * clouds * products
 
 
 def hours(shapes: int, epochs: int, samples_per_second: float) -> float:

@@ -24,9 +24,9 @@ class GroupedClouds(Dataset):
         self.stream, self.preprocessing = stream, preprocessing
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.grouped(self.stream[index])
+        return self._grouped(self.stream[index])
 
-    def grouped(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _grouped(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return geometry.group(points, self.preprocessing.groups, self.preprocessing.neighbors)
 
 
@@ -34,7 +34,7 @@ class GroupedPairs(GroupedClouds):
     """Random access to (centers [2,G,3], neighborhoods [2,G,K,3]) of two clouds of every shape of a stream."""
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return _stack([self.grouped(points) for points in self.stream.views(index, 2)])
+        return _stack([self._grouped(points) for points in self.stream.views(index, 2)])
 
 
 class _BatchesFrom(Sampler):

@@ -93,9 +93,8 @@ def pretrain(
     stream = ShapeStream(config.data, config.preprocessing.points, config.loop.seed)
     start, history, parent = _start(config, source)
     task = Pretraining(config, start)
-    prober, due = None, Every(probe_every, config.loop.log_steps)
-    if probes:
-        prober = Probes(task.teacher, config.preprocessing, probes, due, config.loop.threads)
+    due = Every(probe_every, config.loop.log_steps)
+    prober = Probes(task.teacher, config.preprocessing, probes, due, config.loop.threads) if probes else None
     run = Run(out, task, config.loop, config, minutes)
     run.probes = prober
     if isinstance(task.objective, LatentPrediction):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from procedural_shapes import seeded_and_varied
 
 from foundry_core.data.bodies import NODES, Tube, _tubes, make_body
 from foundry_core.data.inside import inside_chains
@@ -61,11 +62,7 @@ def test_the_image_behind_the_mirror_is_a_tube_like_it():
 
 
 def test_bodies_are_seeded_varied_smooth_and_of_limbs():
-    bodies = [make_body(512, np.random.default_rng(seed)) for seed in range(60)]
-    assert all(body.shape == (512, 3) and body.dtype == np.float32 and np.isfinite(body).all() for body in bodies)
-    assert np.array_equal(bodies[7], make_body(512, np.random.default_rng(7)))
-    spreads = np.array([np.sort(np.linalg.eigvalsh(np.cov(body.T))) / np.trace(np.cov(body.T)) for body in bodies])
-    assert len(np.unique(spreads.round(3), axis=0)) > 55  # no two alike
+    seeded_and_varied(make_body)
     counts = [len(_tubes(np.random.default_rng(seed))) for seed in range(60)]
     assert min(counts) >= 2 and max(counts) > 12
 

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+from procedural_shapes import seeded_and_varied
 
 from foundry_core.data.compositions import KINDS, Primitive, compose
 from foundry_core.data.stream import ShapeFile, ShapeStream, StreamConfig
@@ -24,11 +25,7 @@ def test_samples_of_a_primitive_lie_on_its_surface(kind):
 
 
 def test_compositions_are_seeded_endless_and_varied():
-    shapes = [compose(512, np.random.default_rng(seed)) for seed in range(60)]
-    assert all(shape.shape == (512, 3) and shape.dtype == np.float32 and np.isfinite(shape).all() for shape in shapes)
-    assert np.array_equal(shapes[7], compose(512, np.random.default_rng(7)))
-    spreads = np.array([np.sort(np.linalg.eigvalsh(np.cov(shape.T))) / np.trace(np.cov(shape.T)) for shape in shapes])
-    assert len(np.unique(spreads.round(3), axis=0)) > 55  # no two alike
+    spreads = seeded_and_varied(compose)
     assert spreads[:, 0].min() < 0.05 < 0.2 < spreads[:, 0].max()  # plates as well as blocks
 
 
