@@ -47,15 +47,24 @@ class Ros:
         self.node.create_subscription(message_type, topic, received.append, qos)
         return received
 
-    def call(self, service_type, name: str, request, timeout: float = 20.0):
+    def call(self, service_type, name: str, request, timeout: float = 20.0, again: float | None = None):
+        """The answer of a service.
+
+        ``again``: seconds after which the request is sent once more, for one that may be answered twice. A request is
+        lost that goes out while both sides discover each other, or to a node of that name which has just ended.
+        """
         client = self.node.create_client(service_type, name)
         try:
             assert client.wait_for_service(timeout), f"no service {name}"
-            done = threading.Event()
-            future = client.call_async(request)
-            future.add_done_callback(lambda _: done.set())
-            assert done.wait(timeout), f"no answer from {name}"
-            return future.result()
+            deadline = time.monotonic() + timeout
+            while (left := deadline - time.monotonic()) > 0:
+                done = threading.Event()
+                future = client.call_async(request)
+                future.add_done_callback(lambda _, done=done: done.set())
+                if done.wait(min(left, again or left)):
+                    return future.result()
+                client.remove_pending_request(future)
+            raise AssertionError(f"no answer from {name}")
         finally:
             self.node.destroy_client(client)
 

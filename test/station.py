@@ -52,7 +52,7 @@ class Station:
 
 
 def state(ros) -> int:
-    return ros.call(GetState, "/perception_node/get_state", GetState.Request()).current_state.id
+    return ros.call(GetState, "/perception_node/get_state", GetState.Request(), again=2.0).current_state.id
 
 
 def change(ros, transition: int) -> bool:
@@ -70,4 +70,4 @@ def _value(text: str | int | float) -> ParameterValue:
 
 def set_parameter(ros, name: str, content: str | int | float):
     request = SetParameters.Request(parameters=[Parameter(name=name, value=_value(content))])
-    return ros.call(SetParameters, "/perception_node/set_parameters", request).results[0]
+    return ros.call(SetParameters, "/perception_node/set_parameters", request, again=2.0).results[0]

@@ -153,7 +153,7 @@ def test_diagnostics_do_not_wait_for_a_clock_that_stands_still_and_the_inputs_qo
 def set_parameter(ros, name: str, value: float):
     value = ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
     request = SetParameters.Request(parameters=[Parameter(name=name, value=value)])
-    return ros.call(SetParameters, "/distill_trainer/set_parameters", request).results[0]
+    return ros.call(SetParameters, "/distill_trainer/set_parameters", request, again=2.0).results[0]
 
 
 def record(path: Path, sweeps: int) -> Path:

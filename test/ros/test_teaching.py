@@ -71,7 +71,7 @@ class Pupil(Station):
     def say(self, label: str):
         value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=label)
         request = SetParameters.Request(parameters=[Parameter(name="teach_label", value=value)])
-        return self.ros.call(SetParameters, "/perception_node/set_parameters", request).results[0]
+        return self.ros.call(SetParameters, "/perception_node/set_parameters", request, again=2.0).results[0]
 
     def order(self, service: str):
         return self.ros.call(Trigger, f"/perception_node/teach/{service}", Trigger.Request())
