@@ -180,6 +180,10 @@ def register(app: typer.Typer) -> None:
         cache: Cache = Path("runs/cache"),
         steps: Annotated[int | None, typer.Option(min=1, help="steps of every model; default: the config's")] = None,
         seeds: Annotated[int, typer.Option(min=1, help="trainings of every model, each with a seed of its own")] = 1,
+        row: Annotated[
+            list[str] | None,
+            typer.Option(help="train these alone; may be repeated. Of the second seed: NAME-seed1. Default: all"),
+        ] = None,
         out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/ablations"),
     ) -> None:
         """Train students, or teachers, that differ in one choice each, with equal steps or equal compute.
@@ -187,14 +191,15 @@ def register(app: typer.Typer) -> None:
         What is trained already is kept, so the command may be stopped and repeated. `foundry evaluate fidelity`
         then compares students, `foundry evaluate probe` teachers.
 
-        Example: foundry ablate --config config/train/ablations/edge.yaml
+        Example: foundry ablate --config config/train/ablations/students.yaml
         """
         require_torch("ablate")
         from foundry_core.training.ablation import ablate as run
-        from foundry_core.training.ablation import configurations, with_seeds
+        from foundry_core.training.ablation import chosen, configurations, with_seeds
 
         sets = data_sets(data, data_root)
         named = {key: [each.model_dump(mode="json") for each in values] for key, values in sets.items()}
         configs = configurations(config, {"data": named} if named else None, steps)
-        for directory in run(with_seeds(configs, seeds), out, str(config), cache):
+        rows = chosen(with_seeds(configs, seeds), row or [], str(config))
+        for directory in run(rows, out, str(config), cache):
             _say(str(directory))

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from foundry_core.card import CARD_FILE
+from foundry_core.card import CARD_FILE, find_model, load_card
 from foundry_core.errors import InputError
 from foundry_core.schema import Settings, parse, read_yaml
 from foundry_core.training.config import DistillConfig, PretrainConfig
 from foundry_core.training.cost import flops_per_sample
 from foundry_core.training.distill import distill
 from foundry_core.training.pretrain import pretrain
+from foundry_core.training.student_config import student_architecture
 
 Row = DistillConfig | PretrainConfig
 
@@ -97,11 +98,29 @@ def with_seeds(configs: dict[str, Row], seeds: int) -> dict[str, Row]:
     return made
 
 
+def chosen(configs: dict[str, Row], names: list[str], source: str) -> dict[str, Row]:
+    """The rows of these names, in their order; all of them where no name is given.
+
+    Raises:
+        InputError: a name that no row has.
+    """
+    for name in names:
+        if name not in configs:
+            raise InputError(f"{source}: rows: there is no '{name}'; choose from {', '.join(configs)}")
+    return {name: configs[name] for name in names} if names else configs
+
+
 def ablate(configs: dict[str, Row], out: Path, source: str, cache: Path) -> list[Path]:
     """Train what is not there yet, each model in ``out/<name>``; the model directories, in order.
 
     A run that was interrupted goes on from its checkpoint.
+
+    Raises:
+        InputError: a student's row does not fit its teacher; found before anything is trained.
     """
+    for name, config in configs.items():
+        if isinstance(config, DistillConfig):
+            student_architecture(config, load_card(find_model(config.teacher)), f"{source}: {name}")
     directories = []
     for name, config in configs.items():
         directory = out / name / name

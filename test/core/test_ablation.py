@@ -14,7 +14,7 @@ from test_models import TINY, card  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.schema import parse, read_yaml  # noqa: E402
-from foundry_core.training.ablation import ablate, configurations, merged, with_seeds  # noqa: E402
+from foundry_core.training.ablation import ablate, chosen, configurations, merged, with_seeds  # noqa: E402
 from foundry_core.training.cost import flops_per_sample  # noqa: E402
 
 SHIPPED = sorted((Path(__file__).resolve().parents[2] / "config/train/ablations").glob("*.yaml"))
@@ -132,3 +132,21 @@ def test_seeds_repeat_every_row_with_weights_of_its_own_on_the_same_clouds(tmp_p
     assert [row.loop.seed for row in rows.values()] == [0, 0, 1, 1]
     assert all(row.name == name for name, row in rows.items())
     assert len({row.stream_seed for row in rows.values()}) == 1
+
+
+def test_what_does_not_fit_the_teacher_is_found_before_any_row_is_trained(tmp_path):
+    path = write(
+        tmp_path, {"good": {}, "bad": {"tokenizer_share": 0.5}, "asked": {"task": "ldraw", "losses": {"logits": 1}}}
+    )
+    made = configurations(path)
+    for name, message in (("bad", "plan: bad: tokenizer_share: .*leave it out"), ("asked", "plan: asked: task: ldraw")):
+        with pytest.raises(InputError, match=message):
+            ablate({"good": made["good"], name: made[name]}, tmp_path / "runs", "plan", tmp_path / "cache")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_rows_are_chosen_by_name(tmp_path):
+    rows = with_seeds(configurations(write(tmp_path, {"a": {}, "b": {}})), 2)
+    assert list(chosen(rows, ["b-seed1", "a"], "plan")) == ["b-seed1", "a"] and chosen(rows, [], "plan") is rows
+    with pytest.raises(InputError, match="plan: rows: there is no 'c'; choose from a, b, a-seed1, b-seed1"):
+        chosen(rows, ["a", "c"], "plan")
