@@ -13,13 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 
 from foundry_core.card import ModelCard, Training, TrainingData
 from foundry_core.errors import InputError
 from foundry_core.evaluation.curves import CURVES, draw_curves
-from foundry_core.files import remove_torn, replacing, require_writable, write_atomically
+from foundry_core.files import remove_torn, replacing, require_writable
 from foundry_core.models.heads import Perception
 from foundry_core.models.parallel import rank, share_statistics, world
 from foundry_core.models.registry import save_model
@@ -30,6 +29,7 @@ from foundry_core.training.display import Display, say
 from foundry_core.training.interrupt import StepwiseInterrupt
 from foundry_core.training.precision import mixed_precision
 from foundry_core.training.processes import Share, agree, average, from_first, join
+from foundry_core.training.run_config import CONFIG, keep_configuration
 from foundry_core.training.run_log import Means, RunLog
 
 CHECKPOINT = "checkpoint.pt"
@@ -78,10 +78,10 @@ class Run:
         groups, self._rates = self._parameter_groups()
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.average = AveragedWeights(task.module, config.ema) if config.ema else None
-        self._settings = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False).encode()
+        self._settings = settings.model_dump(mode="json")
         if self.leads:
             directory.mkdir(parents=True, exist_ok=True)
-            require_writable(directory / "config.yaml", "--out")
+            require_writable(directory / CONFIG, "--out")
 
     def _parameter_groups(self) -> tuple[list[dict[str, Any]], list[float]]:
         """Groups for the optimiser, and the rate of each over the loop's (of a task without ``rate``: 1)."""
@@ -197,7 +197,7 @@ class Run:
         with RunLog.sole(self.directory, say) if self.leads else nullcontext() as log:
             self.resume()
             if log:  # a run that this one does not fit, or that goes on beside it, keeps its configuration
-                write_atomically(self.directory / "config.yaml", self._settings)
+                keep_configuration(self.directory, self._settings, self.step)
                 log.cut(self.step or -1)
                 if self.probes and self.step == 0:
                     log.add({"step": 0, "seconds": 0.0, **self.probes(0, False)})

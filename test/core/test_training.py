@@ -135,6 +135,20 @@ def test_a_run_keeps_its_configuration_where_another_one_does_not_fit(tmp_path):
 CONFIGURATIONS = sorted(path for folder in (".", "legs") for path in (ROOT / "config/train" / folder).glob("*.yaml"))
 
 
+def test_a_run_that_goes_on_with_another_configuration_says_what_it_changes(tmp_path, capsys):
+    def trained(steps: int, **change) -> str:
+        settings = {**PRETRAIN, "loop": {**LOOP, "steps": steps}, **change}
+        pretrain(parse(PretrainConfig, settings, "test"), tmp_path / "run")
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "another configuration" not in trained(2)
+    assert "another configuration" not in trained(2)  # nothing is left to do, nothing differs
+    said = trained(3, data={"compositions": 0.25})
+    assert "goes on from step 2 with another configuration: " in said
+    assert "loop.steps: 2 -> 3" in said and "data.compositions: 0.5 -> 0.25" in said
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["loop"]["steps"] == 3
+
+
 def test_a_list_of_no_data_is_refused(tmp_path):
     from foundry_core.cli.train import data_sets
 
