@@ -19,6 +19,8 @@ from foundry_ros import messages
 LOADING = 600.0
 #: s that a second node of the name is looked out for, which may be discovered a little later than the first
 SETTLING = 0.5
+#: times that the diagnostics of the end are asked for, a second apart
+QUESTIONS = 5
 #: s within which it is, even if its first announcements were lost: Fast DDS repeats them every 3 s
 ANNOUNCED = 3.5
 
@@ -45,8 +47,12 @@ class Answerer:
         self._processes: set[str] = set()
         self._connected = 0.0  # s, monotonic
         self._status_name = messages.status_name(player.resolve_topic_name(name), "perception")
-        player.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=10))
+        self._listen()
         self._get_state = player.create_client(GetState, f"{name}/get_state")
+
+    def _listen(self) -> None:
+        """Listen to /diagnostics; whoever begins to is told at once, however long the node's period is."""
+        self._player.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=10))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         values = messages.read_diagnostics(message, self._status_name)
@@ -87,6 +93,19 @@ class Answerer:
         if state != "active":
             missing = f"'{self.name}' is {state}"
         raise ReplayFailed(f"bag_replay: no connection after {timeout:.0f} s: {missing}")
+
+    def diagnostics_after(self, processed: int) -> dict[str, str] | None:
+        """Its diagnostics once it has processed so many frames; asked for, since its period may be a minute.
+
+        Returns:
+            None where they do not come.
+        """
+        for _ in range(QUESTIONS):
+            self._listen()
+            with self.change:
+                if self.change.wait_for(lambda: int(self.diagnostics.get("processed", 0)) >= processed, 1.0):
+                    return dict(self.diagnostics)
+        return None
 
     def refuse_late_twins(self) -> None:
         """:meth:`refuse_twins`, when a second node must have been discovered, after a short replay too."""

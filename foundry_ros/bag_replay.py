@@ -25,7 +25,6 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
@@ -34,10 +33,10 @@ from foundry_core.data.bags import Bag, open_bag
 from foundry_core.errors import InputError
 from foundry_core.files import require_writable, write_atomically
 from foundry_core.records import OBJECT, PART, FrameResult, ResultsWriter
-from foundry_ros import declared, messages, parameters, processes
+from foundry_ros import declared, messages, parameters, processes, signals
 from foundry_ros.answerer import Answerer, ReplayFailed
 from foundry_ros.counters import Ledger
-from foundry_ros.node import overridable
+from foundry_ros.node import initialise, overridable
 from foundry_ros.schedule import Companions, beside, expected, schedule
 
 _PHASE = "phase_total_ms."
@@ -98,19 +97,24 @@ class BagReplay(Node):
 
     # -- the play (main thread) --------------------------------------------------------------------------------------
 
-    def play(self, bag: Bag, topic: str, results: ResultsWriter | None) -> None:
-        """Publish every frame in its turn or at its time; afterwards wait for the answers that can still come."""
-        settings = self.settings
-        total = expected(bag, topic, settings)
-        name = self.resolve_topic_name(settings.node)
-        others, self._left_out = beside(bag, settings.also, topic, self._cloud_out.topic_name, name)
+    def companions(self, bag: Bag, topic: str) -> Companions:
+        """What is published beside the clouds of ``topic``; made early, so that who listens has found it in time."""
+        name = self.resolve_topic_name(self.settings.node)
+        others, self._left_out = beside(bag, self.settings.also, topic, self._cloud_out.topic_name, name)
         if self._left_out:
             listed = ", ".join(f"{topic} ({reason})" for topic, reason in self._left_out.items())
             self.get_logger().warning(f"not played: {listed}")
-        companions = Companions(self, others, settings.clock)
+        latched = [name for name in others if bag.topics[name].latched]
+        return Companions(self, others, self.settings.clock, latched)
+
+    def play(self, bag: Bag, topic: str, companions: Companions, results: ResultsWriter | None) -> None:
+        """Publish every frame in its turn or at its time; afterwards wait for the answers that can still come."""
+        settings = self.settings
+        topics = [topic, *companions.topics]
+        total = expected(bag, topics, settings)
         number, stamp_ns, sent = -1, 0, []
         begin = None
-        for item in schedule(bag, [topic, *others], settings):
+        for item in schedule(bag, topics, settings):
             begin = time.perf_counter() if begin is None else begin
             if item.due_s is not None:
                 time.sleep(max(0.0, begin + item.due_s - time.perf_counter()))
@@ -177,31 +181,32 @@ class BagReplay(Node):
             print(json.dumps({"progress": figures}), flush=True)
 
     def report(self, before: dict[str, str]) -> dict[str, Any]:
-        """The figures; phases and counts are the node's own over the frames of this replay (``/diagnostics``)."""
-        frames = self.ledger.frames_processed
-        start = int(before.get("processed", 0))
-        with self._change:
-            self._change.wait_for(lambda: int(self.answerer.diagnostics.get("processed", 0)) >= start + frames, 5.0)
-            after = dict(self.answerer.diagnostics)
-        counts = {key: int(after.get(key, 0)) - int(before.get(key, 0)) for key in _COUNTED}
-        answered = max(counts["processed"], 1)
-        phases = {
-            key.removeprefix(_PHASE): round((float(value) - float(before.get(key, 0.0))) / answered, 3)
-            for key, value in after.items()
-            if key.startswith(_PHASE)
-        }
-        budget = after.get("budget", "")
+        """The figures; phases and counts are the node's own over the frames of this replay (``/diagnostics``).
+
+        Where the node does not tell them they are None: nothing is known of what it received.
+        """
+        told = self.answerer.diagnostics_after(int(before.get("processed", 0)) + self.ledger.frames_processed)
+        after = before if told is None else told
+        counts: dict[str, int | None] = dict.fromkeys((*_COUNTED, "lost_on_the_way", "answers_lost"))
         report, unexpected = self.ledger.report(), self.ledger.unexpected
+        phases = {}
+        if told is not None:
+            gained = {key: int(after.get(key, 0)) - int(before.get(key, 0)) for key in _COUNTED}
+            counts |= gained
+            # another publisher's clouds are received and answered, too
+            counts["lost_on_the_way"] = max(0, report["frames_sent"] - gained["received"])
+            counts["answers_lost"] = max(0, gained["processed"] - report["frames_processed"] - unexpected)
+            phases = {
+                key.removeprefix(_PHASE): round(
+                    (float(value) - float(before.get(key, 0.0))) / max(gained["processed"], 1), 3
+                )
+                for key, value in after.items()
+                if key.startswith(_PHASE)
+            }
+        budget = after.get("budget", "")
         return {
             **report,
-            "counts": {
-                "sent": report["frames_sent"],
-                **counts,
-                # another publisher's clouds are received and answered, too
-                "lost_on_the_way": max(0, report["frames_sent"] - counts["received"]),
-                "answers_lost": max(0, counts["processed"] - report["frames_processed"] - unexpected),
-                "unexpected": unexpected,
-            },
+            "counts": {"sent": report["frames_sent"], **counts, "unexpected": unexpected},
             "left_out": self._left_out,
             "phases_ms": phases,
             "model": after.get("model", ""),
@@ -216,9 +221,10 @@ def replay(node: BagReplay) -> dict[str, Any]:
     settings = node.settings
     with open_bag(settings.bag) as bag:
         topic = bag.choose_point_cloud_topic(settings.topic or None)
+        companions = node.companions(bag, topic)
         before = node.answerer.wait_until_connected(settings.match_timeout)
         with ResultsWriter(settings.results) if settings.results else contextlib.nullcontext() as results:
-            node.play(bag, topic, results)
+            node.play(bag, topic, companions, results)
     report = node.report(before)
     figures = {key: report[key] for key in ("frames_sent", "frames_processed", "frames_dropped", "latency_ms")}
     node.get_logger().info(json.dumps(figures))  # now: what is written next may fail, on a full disk
@@ -234,20 +240,21 @@ def replay(node: BagReplay) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     """Replay and exit: 0 done, 1 node not reached or disk full, 2 bad parameters or a bad bag, 130 stopped."""
     try:
-        with processes.one_interrupt():
+        with signals.one_interrupt():
             processes.follow_parent()
             # a stop interrupts the main thread, which plays
-            rclpy.init(
-                args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO
-            )
             try:
+                initialise(arguments)
                 return _run()
+            except InputError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 2
             finally:
                 rclpy.try_shutdown()
     except KeyboardInterrupt:
         return 130
     finally:
-        processes.ignore_signals()
+        signals.ignore_signals()
 
 
 def _run() -> int:

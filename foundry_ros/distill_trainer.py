@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
@@ -133,13 +132,13 @@ class DistillTrainer(Node):
             self._cutter.cut(message, time.monotonic_ns(), "~/input")
         except Exception as error:  # one bad sweep must not end the node
             self._rejected += 1
-            if rclpy.ok():
+            if self.context.ok():
                 self._warnings.warn("sweep", f"sweep rejected: {error}")
 
     def _write_segments(self) -> None:
         accepted = self.collection.accepted
         try:
-            if accepted != self._written:
+            if accepted != self._written and len(self.collection):  # those of a held-out sweep alone are nothing yet
                 self.collection.save(self.data)
         except (InputError, OSError) as error:
             self._unsaved = str(error)

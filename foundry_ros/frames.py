@@ -10,6 +10,9 @@ import numpy as np
 from foundry_core.cdr import Header
 from foundry_core.errors import InputError
 
+#: s by which a cloud is older than one before it when time itself has stepped back; tf2 keeps transforms for 10 s
+STEP_BACK = 5.0
+
 
 def rotation(x: float, y: float, z: float, w: float) -> np.ndarray:
     """Rotation matrix [3,3] of a quaternion.
@@ -40,6 +43,7 @@ class TargetFrame:
 
     def __init__(self, node: Any, frame_id: str, patience: float) -> None:
         self._frame_id, self._patience = frame_id, patience
+        self._newest = 0.0  # s
         self._listener = self._buffer = None
         try:
             import tf2_ros
@@ -63,6 +67,7 @@ class TargetFrame:
         from rclpy.time import Time
 
         stamp = Time(seconds=max(header.stamp.sec, 0), nanoseconds=header.stamp.nanosec)
+        self._forget_the_future(1e-9 * stamp.nanoseconds)
         try:
             found = self._buffer.lookup_transform(
                 self._frame_id, header.frame_id, stamp, timeout=Duration(seconds=self._patience)
@@ -73,6 +78,16 @@ class TargetFrame:
         q, t = found.rotation, found.translation
         moved = points @ rotation(q.x, q.y, q.z, q.w).T + np.array([t.x, t.y, t.z])
         return moved.astype(np.float32), header._replace(frame_id=self._frame_id)
+
+    def _forget_the_future(self, seconds: float) -> None:
+        """Forget all but static transforms when time has stepped back, as in a bag that is played again.
+
+        tf2 would refuse those that are older than what it keeps.
+        """
+        if seconds < self._newest - STEP_BACK:
+            self._buffer.clear()
+            self._newest = seconds
+        self._newest = max(self._newest, seconds)
 
     def close(self) -> None:
         """Stop listening."""

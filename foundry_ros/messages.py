@@ -113,7 +113,7 @@ def diagnostics_message(
     stamp: Time, name: str, hardware_id: str, level: bytes, text: str, values: Mapping[str, Any]
 ) -> DiagnosticArray:
     """``/diagnostics`` with one status; numbers are written with enough digits to be read back."""
-    pairs = [KeyValue(key=key, value=f"{value:.6g}" if isinstance(value, float) else str(value))
+    pairs = [KeyValue(key=key, value=f"{value:.12g}" if isinstance(value, float) else str(value))
              for key, value in values.items()]  # fmt: skip
     status = DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware_id, values=pairs)
     return DiagnosticArray(header=Header(stamp=stamp), status=[status])

@@ -20,7 +20,7 @@ from rclpy.signals import SignalHandlerOptions, install_signal_handlers
 from rclpy.timer import Timer
 
 from foundry_core.errors import InputError
-from foundry_ros import processes
+from foundry_ros import processes, signals
 
 RCLError, RMWError = rclpy_implementation.RCLError, rclpy_implementation.RMWError
 
@@ -61,6 +61,19 @@ def steady_timer(node: Any, period: float, callback: Callable[[], None]) -> Time
     return node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
+def initialise(arguments: list[str] | None) -> None:
+    """Start rclpy without handlers of signals; ``arguments`` of the command line, those of the process when None.
+
+    Raises:
+        InputError: what follows --ros-args cannot be used; a parameter file that is missing or none, say.
+    """
+    try:
+        rclpy.init(args=sys.argv if arguments is None else arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except RCLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"arguments after --ros-args: {reason}; correct them") from None
+
+
 def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[[Any], None] | None = None) -> int:
     """Make a node and spin it until SIGINT, then close it.
 
@@ -74,10 +87,9 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
     """
     node = None
     try:
-        with processes.one_interrupt():  # rclpy's own handlers interrupt nothing but a spin, and loading takes long
+        with signals.one_interrupt():  # rclpy's own handlers interrupt nothing but a spin, and loading takes long
             processes.follow_parent()
-            arguments = sys.argv if arguments is None else arguments
-            rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+            initialise(arguments)
             node = make()
             if prepare is not None:
                 prepare(node)
@@ -85,6 +97,7 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
             executor.add_node(node)
         # rclpy's handlers wake the executors that are there already: one made after a signal would wait for ever
         install_signal_handlers(SignalHandlerOptions.ALL)
+        signals.hangup_terminates()
         _spin(executor, node)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -92,11 +105,11 @@ def run(make: Callable[[], Any], arguments: list[str] | None, prepare: Callable[
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        processes.ignore_signals()
+        signals.ignore_signals()
         if node is not None:
             node.close()
         rclpy.try_shutdown()
-        processes.ignore_signals()  # rclpy has put back the handlers that it found
+        signals.ignore_signals()  # rclpy has put back the handlers that it found
     return 0
 
 

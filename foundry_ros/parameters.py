@@ -276,13 +276,23 @@ def _sections(path: str | Path) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
+class _QuotingDumper(yaml.SafeDumper):
+    """Quotes every string: to rcl ``y``, ``1e5`` and ``nan`` are other things than to PyYAML."""
+
+
+_QuotingDumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
+
+
 def write_parameters(node: str, values: Mapping[str, Any], directory: str | Path | None = None) -> Path:
-    """Write dotted parameters of one node as a temporary ROS parameter file; strings stay strings."""
+    """Write dotted parameters of one node as a temporary ROS parameter file; strings stay strings, for rcl, too."""
     for name, value in values.items():
         if isinstance(value, list) and not value:
             raise InputError(f"{node}: {name}: an empty list cannot be a ROS parameter; leave the key out")
     handle, name = tempfile.mkstemp(prefix=f"{node}_", suffix=".yaml", dir=directory)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         # '**/' finds the node whatever its namespace
-        yaml.safe_dump({f"/**/{node}": {"ros__parameters": dict(values)}}, stream, allow_unicode=True)
+        content = {f"/**/{node}": {"ros__parameters": dict(values)}}
+        yaml.dump(content, stream, Dumper=_QuotingDumper, allow_unicode=True)
     return Path(name)

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from sensor_msgs.msg import PointCloud2
@@ -252,7 +251,7 @@ class PerceptionNode(ManagedNode):
         except InputError as error:
             self._reject(reason, str(error))
         except Exception as error:  # one bad frame must not end the node
-            if rclpy.ok():  # not while the context is being torn down
+            if self.context.ok():  # not while the context is being torn down
                 self._reject("failure", f"~/input: {error.__class__.__name__}: {error}")
 
     def _reject(self, reason: str, text: str) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import importlib.util
 import os
@@ -14,15 +13,15 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from foundry_core import startup
 from foundry_core.card import share_directory
 from foundry_core.children import end_with_parent
 from foundry_core.errors import InputError
 from foundry_ros.parameters import write_parameters
+from foundry_ros.signals import uninterrupted
 
 _PARENT = "FOUNDRY_PARENT_PID"
 #: domains whose ports lie outside Linux's ephemeral range; the low ones are left to people
@@ -106,66 +105,24 @@ def resident_mb() -> float:
 
 
 def follow_parent() -> None:
-    """Called by a node: when it was started by a :class:`NodeProcess`, it gets SIGINT once that parent is gone."""
+    """Called by a node: when it was started by a :class:`NodeProcess`, it gets SIGINT once that parent is gone.
+
+    Raises:
+        KeyboardInterrupt: it is gone already.
+    """
     parent = os.environ.get(_PARENT)
     if not parent or sys.platform != "linux":
         return
     end_with_parent(signal.SIGINT)
     if os.getppid() != int(parent):  # gone before the call, or a grandchild
+        try:
+            os.kill(int(parent), 0)
+        except ProcessLookupError:
+            raise KeyboardInterrupt from None
+        except PermissionError:
+            pass
         del os.environ[_PARENT]
         end_with_parent(0)
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def _handle(handler: Any) -> dict[int, Any]:
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.signal(number, handler) for number in _SIGNALS}
-
-
-def _restore(handlers: Mapping[int, Any]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def one_interrupt() -> Iterator[None]:
-    """SIGINT, SIGTERM or SIGHUP raise KeyboardInterrupt in the block, once, and again at its end.
-
-    From then on the process is ending: they are ignored until it has, so that nothing disturbs its cleaning up.
-    """
-    interrupted = False
-
-    def first(*_: object) -> None:
-        nonlocal interrupted
-        interrupted = True
-        ignore_signals()
-        raise KeyboardInterrupt
-
-    before = {number: startup.usual(number, handler) for number, handler in _handle(first).items()}
-    try:
-        yield
-    finally:
-        if interrupted:  # whatever became of it: an extension that was being loaded makes an ImportError of it
-            raise KeyboardInterrupt
-        _restore(before)
-
-
-def ignore_signals() -> None:
-    """Called by a process that is ending: only SIGKILL and SIGQUIT disturb it from here on."""
-    _handle(signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """No signal but SIGKILL and SIGQUIT disturbs the block; it must be short."""
-    before = _handle(signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        _restore(before)
 
 
 def remove_dead_segments(folder: str | Path = "/dev/shm") -> list[str]:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from foundry_core.data.bags import Bag
@@ -69,11 +70,13 @@ def schedule(bag: Bag, topics: list[str], settings: Any) -> Iterator[Due]:
         offset += max(every.span, paced.span + period)
 
 
-def expected(bag: Bag, topic: str, settings: Any) -> int:
-    """Clouds that :func:`schedule` will give; counted in the bag only where a part of it is played."""
+def expected(bag: Bag, topics: list[str], settings: Any) -> int:
+    """Records of the first of ``topics`` that :func:`schedule` will give; counted in the bag only where a part of it is
+    played."""
     if settings.start == 0 and settings.duration is None:
-        return bag.topics[topic].count * settings.loop
-    return sum(item.topic == topic for item in schedule(bag, [topic], settings))
+        return bag.topics[topics[0]].count * settings.loop
+    once = settings.model_copy(update={"loop": 1})
+    return settings.loop * sum(item.topic == topics[0] for item in schedule(bag, topics, once))
 
 
 #: topics that a replay publishes itself, or that every node does
@@ -104,7 +107,7 @@ def beside(bag: Bag, also: str, clouds: str, output: str, node: str) -> Beside:
     for name in wanted:
         if name not in bag.topics:
             raise InputError(f"{bag.path}: no topic '{name}'; it has {', '.join(bag.topics)}")
-        package, _, kind = bag.topics[name].type.rpartition("/msg/")
+        package, _, kind = bag.topics[name].type.partition("/msg/")
         if name == clouds:
             continue
         if name in (output, *_SHARED) or name.startswith(f"{node}/"):
@@ -113,22 +116,42 @@ def beside(bag: Bag, also: str, clouds: str, output: str, node: str) -> Beside:
         try:
             found.types[name] = getattr(importlib.import_module(f"{package}.msg"), kind)
         except (ImportError, AttributeError):
+            why = f"{package} is not installed" if kind else f"{package} is of an action or a service"
             if also != "all":
-                raise InputError(f"{bag.path}: topic '{name}': {package} is not installed; leave it out") from None
-            found.left_out[name] = f"{package} is not installed"
+                raise InputError(f"{bag.path}: topic '{name}': {why}; leave it out") from None
+            found.left_out[name] = why
     return found
 
 
-class Companions:
-    """Publishers of /clock and of the topics beside the clouds."""
+#: messages of a latched topic that are kept for late listeners: of /tf_static there is one for each broadcaster
+KEPT = 100
 
-    def __init__(self, node: Any, types: Mapping[str, type], clock: bool) -> None:
+
+def _profile(latched: bool) -> QoSProfile:
+    if latched:
+        return QoSProfile(depth=KEPT, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    return QoSProfile(depth=10)
+
+
+class Companions:
+    """Publishers of /clock and of the topics beside the clouds.
+
+    Args:
+        types: topic -> message class.
+        latched: topics whose messages late listeners get, too; others would not be heard by who listens so.
+    """
+
+    def __init__(self, node: Any, types: Mapping[str, type], clock: bool, latched: Collection[str] = ()) -> None:
         self._others = {
-            name: node.create_publisher(kind, name, 10, qos_overriding_options=overridable())
+            name: node.create_publisher(kind, name, _profile(name in latched), qos_overriding_options=overridable())
             for name, kind in types.items()
         }
         self._clock = node.create_publisher(Clock, "/clock", 10) if clock else None
         self.published = 0
+
+    @property
+    def topics(self) -> list[str]:
+        return list(self._others)
 
     def tick(self, stamp_ns: int) -> None:
         """Tell the time of the bag."""

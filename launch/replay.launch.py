@@ -94,7 +94,8 @@ def bag_replay(context):
         namespace=LaunchConfiguration("namespace"),
         output="screen",
         sigterm_timeout="30",  # s, to write the report and the picture
-        parameters=[LaunchConfiguration("replay_params_file"), overrides(context)],
+        # the perception node of this launch listens there
+        parameters=[LaunchConfiguration("replay_params_file"), {"output": "points"}, overrides(context)],
     )
     return [replay, RegisterEventHandler(OnProcessExit(target_action=replay, on_exit=[EmitEvent(event=Shutdown())]))]
 

@@ -28,12 +28,17 @@ class Ros:
         self._thread.start()
 
     def _spin(self) -> None:
+        from rclpy._rclpy_pybind11 import InvalidHandle
         from rclpy.executors import ExternalShutdownException
 
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        while True:
+            try:
+                self._executor.spin()
+                return
+            except InvalidHandle:  # what a test destroyed just then
+                continue
+            except ExternalShutdownException:
+                return
 
     def close(self) -> None:
         self._executor.shutdown()

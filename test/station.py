@@ -37,8 +37,10 @@ class Station:
         self.publisher = ros.node.create_publisher(PointCloud2, "/points", depth)
 
     def connect(self) -> Station:
-        connected = lambda: int(diagnostics(self.diagnostics).get("input_publishers", 0)) > 0  # noqa: E731
-        wait_for(lambda: connected() and self.ros.node.count_publishers("/perception_node/objects"), what="connection")
+        """Wait until publisher and node have found each other, and we its answers."""
+        sent, answers = self.publisher.get_subscription_count, "/perception_node/objects"
+        heard = lambda: int(diagnostics(self.diagnostics).get("input_publishers", 0)) > 0  # noqa: E731
+        wait_for(lambda: sent() and heard() and self.ros.node.count_publishers(answers), what="connection")
         return self
 
     def ask(self, message: PointCloud2) -> PointCloud2:

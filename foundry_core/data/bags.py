@@ -20,11 +20,13 @@ STORAGE = (".mcap", ".db3")
 
 
 class Topic(NamedTuple):
-    """One topic of a bag: its name, its message type and how many messages it has."""
+    """One topic of a bag: its name, its message type and how many messages it has; ``latched``: its publisher kept the
+    last ones for late listeners (durability transient_local)."""
 
     name: str
     type: str
     count: int
+    latched: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -55,6 +57,15 @@ def _locate(path: Path) -> Path:
         return files[0]
     found = f"{len(files)} storage files and no metadata.yaml" if files else "no metadata.yaml and no storage file"
     raise InputError(f"{path}: not a rosbag2 folder ({found}); give the folder that 'ros2 bag record' wrote")
+
+
+def _latched(connection: Any) -> bool:
+    from rosbags.interfaces import QosDurability
+
+    # tf2 listens to this name with that durability; a bare .mcap may not say what was offered
+    return connection.topic.endswith("/tf_static") or any(
+        profile.durability == QosDurability.TRANSIENT_LOCAL for profile in connection.ext.offered_qos_profiles
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -91,8 +102,10 @@ class Bag:
             ) from None
         counts: dict[str, Topic] = {}
         for connection in self._reader.connections:
-            before = counts[connection.topic].count if connection.topic in counts else 0
-            counts[connection.topic] = Topic(connection.topic, connection.msgtype, before + connection.msgcount)
+            name, kind = connection.topic, connection.msgtype
+            before = counts.get(name, Topic(name, kind, 0))
+            count, latched = before.count + connection.msgcount, before.latched or _latched(connection)
+            counts[name] = Topic(name, kind, count, latched)
         self.topics = dict(sorted(counts.items()))
         return self
 

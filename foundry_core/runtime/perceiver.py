@@ -235,8 +235,9 @@ class Perceiver:
         """Answers for points [n,3] each; with ``diagonals`` in metres, classes that are never so large are out."""
         predictions = []
         budget = (budget or self.budget) if self.card.budgets else None
-        for start in range(0, len(clouds), self.config.max_batch):
-            batch = clouds[start : start + self.config.max_batch]
+        size = self.config.max_batch  # once: another thread may change the settings meanwhile
+        for start in range(0, len(clouds), size):
+            batch = clouds[start : start + size]
             marks = [time.perf_counter()]
             inputs, sampled = self._group(batch)
             marks.append(time.perf_counter())

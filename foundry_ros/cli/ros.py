@@ -63,7 +63,7 @@ def run_replay(
         foundry_ros.processes.NodeFailed: a node crashed or could not be reached.
     """
     from foundry_core.data.bags import open_bag
-    from foundry_ros import processes
+    from foundry_ros import processes, signals
 
     processes.require_ros()
     with open_bag(bag) as opened:
@@ -82,7 +82,7 @@ def run_replay(
             values["perception_node"]["use_sim_time"] = True
         source = values["bag_replay"]["output"]
         with (
-            processes.one_interrupt(),
+            signals.one_interrupt(),
             processes.Domain() as domain,
             processes.NodeProcess(
                 "perception_node",
@@ -131,7 +131,9 @@ def _picture(bag: Path, results: Path, path: Path) -> None:
     birds_eye(positions(best.parts), best.objects, path, names, title=f"{bag.name}, {len(best.objects)} objects")
 
 
-def _losses(counts: dict[str, int]) -> str:
+def _losses(counts: dict[str, int | None]) -> str:
+    if counts["received"] is None:
+        return "not known: the node did not tell its counts at the end"
     shown = {
         "on the way": counts["lost_on_the_way"], "dropped by the node": counts["dropped"],
         "rejected": counts["rejected"], "nobody listened": counts["skipped"], "answers": counts["answers_lost"],
@@ -139,8 +141,10 @@ def _losses(counts: dict[str, int]) -> str:
     return ", ".join(f"{number} {what}" for what, number in shown.items() if number) or "nothing"
 
 
-def _looked_at(counts: dict[str, int]) -> str:
+def _looked_at(counts: dict[str, int | None]) -> str:
     total, waited = counts["objects"], counts["objects_without_time"]
+    if waited is None:
+        return "not known"
     if not waited:
         return "all of them"
     return f"{1 - waited / total:.0%} of them in each frame; the others took turns and were what their track was"
@@ -239,7 +243,7 @@ def up(
 
     Example: foundry up --input /lidar/points
     """
-    from foundry_ros import parameters, processes
+    from foundry_ros import parameters, processes, signals
 
     processes.require_ros()
     try:
@@ -251,7 +255,7 @@ def up(
     code = 0
     with (
         contextlib.suppress(KeyboardInterrupt),
-        processes.one_interrupt(),
+        signals.one_interrupt(),
         processes.NodeProcess("perception_node", values, environment, {"~/input": input_topic}, quiet=False) as node,
     ):
         while node.running():

@@ -24,6 +24,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.qos import QoSReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
+from station import cloud
 from std_msgs.msg import Header
 from street_scene import street
 from trainer_node import PATIENCE, Trainer, write_config, write_teacher
@@ -225,6 +226,24 @@ def test_a_failure_of_writing_segments_ends_when_they_are_written(ros, settings,
         node._on_timer()
         assert (run / "segments.npz").is_file() and started, "it waited for this"
         assert node.state() == "ready"  # listening no longer; what stands for the training does not run
+    finally:
+        node.close()
+
+
+def test_segments_of_a_held_out_sweep_alone_are_nothing_to_write_yet(ros, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(distill_trainer, "SAVE_PERIOD", -1.0)
+    overrides = [rclpy.Parameter(name, value=value) for name, value in {**settings, "hold_out": 0.5}.items()]
+    node = distill_trainer.DistillTrainer(context=ros.context, parameter_overrides=overrides)
+    segments = tmp_path / "run" / "segments.npz"
+    try:
+        node._on_sweep(cloud(np.zeros((0, 3), np.float32), 1))
+        node._on_sweep(sweep(0))  # every second one is held out
+        node._on_timer()
+        assert node.collection.held_out > 0 == len(node.collection)
+        assert node.state() == "collecting" and not segments.exists()
+        node._on_sweep(sweep(40))  # other things
+        node._on_timer()
+        assert node.state() == "collecting" and len(load_shapes(segments).train()) > 0
     finally:
         node.close()
 

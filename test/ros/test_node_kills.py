@@ -86,7 +86,7 @@ def test_perception_node_ends_while_it_writes_the_teach_file(ros, newcomer, tiny
         wait_for(lambda: labels, PATIENCE, "labels")
         assert json.loads(labels[-1].data)["classes"]["2"] == "disc"
         assert os.listdir(tmp_path) == [file.name], "what the killed node left"
-        assert ros.call(Trigger, "/perception_node/teach/save", Trigger.Request()).success
+        assert ros.call(Trigger, "/perception_node/teach/save", Trigger.Request(), again=2.0).success
         assert process.stop() == 0
     assert os.listdir(tmp_path) == [file.name]
 
@@ -120,7 +120,7 @@ def test_distill_trainer_ends_while_it_saves(ros, newcomer, settings, tmp_path, 
     model = write_teacher(run / "tiny-student", training=[record])  # as a training leaves it
     (model / "notes.bin").write_bytes(contents[0])
     with ros.start("distill_trainer", settings) as process:
-        assert ros.call(Trigger, "/distill_trainer/save", Trigger.Request(), PATIENCE).success
+        assert ros.call(Trigger, "/distill_trainer/save", Trigger.Request(), PATIENCE, again=20.0).success
         (model / "notes.bin").write_bytes(contents[1])
         strike(ros, process, "/distill_trainer/save", run / "saved", number)
     load_card(run / "saved")  # hashes included
@@ -129,7 +129,7 @@ def test_distill_trainer_ends_while_it_saves(ros, newcomer, settings, tmp_path, 
         assert not unfinished(run, "saved")
     ros = newcomer()
     with ros.start("distill_trainer", settings) as process:
-        answer = ros.call(Trigger, "/distill_trainer/save", Trigger.Request(), PATIENCE)
+        answer = ros.call(Trigger, "/distill_trainer/save", Trigger.Request(), PATIENCE, again=20.0)
         assert answer.success, answer.message
         assert process.stop(PATIENCE) == 0
     assert (run / "saved" / "notes.bin").read_bytes() == contents[1]

@@ -30,8 +30,10 @@ def change(node: Node, **values) -> str:
 
 def frame(node: PerceptionNode, number: int) -> None:
     """A cloud, as the worker answers it."""
+    processed = node._statistics.values()[0]["processed"]
     node._process((serialize_message(cloud(street(number), number * 10**8)), time.perf_counter()))
-    assert node._statistics.values()[0]["rejected"] == 0
+    figures = node._statistics.values()[0]
+    assert figures["rejected"] == 0 and figures["processed"] == processed + 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -221,6 +222,7 @@ RELIABILITY = "qos_overrides./points.subscription.reliability"
         (("-p", "modle:=x"), "perception_node: modle: unknown parameter"),
         (("-p", "scene.nothing:=1"), "perception_node: scene.nothing: unknown parameter"),
         (("-p", "threads:=0"), "perception_node: threads: "),
+        (("--params-file", "/nothing.yaml"), "arguments after --ros-args: failed to initialize rcl: Couldn't parse"),
         (("-p", f"{RELIABILITY}:=best_efort"), f"perception_node: {RELIABILITY}: must be reliable, best_effort, "),
         (("-p", "model:=no-such-model"), "no-such-model: neither a shipped model"),
         (("-p", "model:={tiny}", "-p", "budget:=7"), "budget: 7: tiny runs with 1, 2, 4 supertokens"),
@@ -230,6 +232,13 @@ def test_bad_parameters_end_the_node_with_one_line(ros, tiny_model, arguments, c
     ended = run_to_end(ros.domain, *(argument.format(tiny=tiny_model) for argument in arguments))
     assert ended.returncode == 2
     assert complaint in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_the_end_of_its_terminal_ends_the_node_as_a_signal_to_terminate_does(ros, tiny_model):
+    with ros.start("perception_node", {"model": str(tiny_model), "diagnostics_period": 0.2}) as process:
+        wait_for(lambda: state(ros) == State.PRIMARY_STATE_ACTIVE, what="activation")
+        process.process.send_signal(signal.SIGHUP)
+        assert process.process.wait(60) == 0
 
 
 def test_nothing_of_torch_is_imported():

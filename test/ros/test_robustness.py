@@ -104,7 +104,7 @@ def test_parameters_describe_themselves(ros, tiny_model):
     with ros.start("perception_node", {"model": str(tiny_model), "autostart": False}):
         names = ["threads", "marker_lifetime", "autostart", "model", "teach_label", "scene.max_points"]
         request = DescribeParameters.Request(names=names)
-        answer = ros.call(DescribeParameters, "/perception_node/describe_parameters", request)
+        answer = ros.call(DescribeParameters, "/perception_node/describe_parameters", request, again=2.0)
         found = dict(zip(names, answer.descriptors))
         assert all(len(item.description) > 10 for item in found.values())
         (threads,), (lifetime,) = found["threads"].integer_range, found["marker_lifetime"].floating_point_range
@@ -201,7 +201,7 @@ class TransformListener:
     def __init__(self, buffer, node): pass
     def unregister(self): pass
 class Buffer:
-    """A quarter turn to the left and 10 m along x; there is no other frame than lidar."""
+    """A quarter turn to the left and 10 m along x; there is no other frame than lidar, and time never steps back."""
     def lookup_transform(self, target, source, stamp, timeout):
         if source != "lidar":
             raise RuntimeError(f"no such frame: {source}")

@@ -37,7 +37,7 @@ def played(path, topics=("/a",), **settings):
     with open_bag(path) as bag:
         settings = ReplayParameters(bag=str(path), **settings)
         found = list(schedule(bag, list(topics), settings))
-        assert expected(bag, "/a", settings) == sum(item.topic == "/a" for item in found)
+        assert expected(bag, list(topics), settings) == sum(item.topic == topics[0] for item in found)
         return found
 
 
@@ -100,10 +100,13 @@ def test_what_the_replay_or_the_node_publishes_is_left_out_and_so_are_types_that
     others = ["/lidar/points", "/points_2", "/robot/eyes_2/objects"]
     topics = {name: SimpleNamespace(type=TEXT) for name in (*own, *others)}
     topics["/strange"] = SimpleNamespace(type="nowhere_msgs/msg/Strange")
+    topics["/walk/_action/feedback"] = SimpleNamespace(type="nav_msgs/action/Walk_FeedbackMessage")
     bag = SimpleNamespace(path="bag", topics=topics)
     types, left_out = beside(bag, "all", "/lidar/points", "/points", "/robot/eyes")
     assert list(types) == ["/points_2", "/robot/eyes_2/objects"]
-    assert list(left_out) == [*own, "/strange"] and left_out["/strange"] == "nowhere_msgs is not installed"
+    assert list(left_out) == [*own, "/strange", "/walk/_action/feedback"]
+    assert left_out["/strange"] == "nowhere_msgs is not installed"
+    assert left_out["/walk/_action/feedback"].endswith("is of an action or a service")
     with pytest.raises(InputError, match="'/strange': nowhere_msgs is not installed"):
         beside(bag, "/strange", "/lidar/points", "/points", "/robot/eyes")
 

@@ -19,7 +19,13 @@ from soak import __main__ as soak
 def test_segments_of_other_processes_are_no_concern(ros, tiny_model):
     """One that appears while the node runs, and stays."""
     stranger = Path(f"/dev/shm/fastrtps_test{uuid.uuid4().hex[:8]}_el")
-    appears = threading.Timer(1.0, stranger.touch)
+    held = []
+
+    def appear() -> None:
+        held.append(stranger.open("w"))
+        fcntl.flock(held[0], fcntl.LOCK_EX)  # as a living process does; others remove what is a dead one's
+
+    appears = threading.Timer(1.0, appear)
     appears.start()
     try:
         report = soak.measure(minutes=0.1, model=str(tiny_model), patience=90)
@@ -27,6 +33,8 @@ def test_segments_of_other_processes_are_no_concern(ros, tiny_model):
         assert stranger.exists()
     finally:
         appears.cancel()
+        for file in held:
+            file.close()
         stranger.unlink(missing_ok=True)
     assert report["shm_segments"]["during"] >= 2 and report["shm_segments"]["left"] == []
     assert report["exit_code"] == 0 and report["answered"] > 0

@@ -71,6 +71,17 @@ def test_lock_step_can_be_repeated(street_bag, model, tmp_path):
         np.testing.assert_array_equal(first.parts, second.parts)
 
 
+def test_the_figures_do_not_wait_for_the_nodes_own_period(street_bag, model, tmp_path):
+    from foundry_ros.cli.ros import run_replay
+    from foundry_ros.parameters import write_parameters
+
+    params = write_parameters("perception_node", {"diagnostics_period": 60.0}, tmp_path)
+    report = run_replay(street_bag, params, str(model))
+    counts = report["counts"]
+    assert counts["received"] == counts["processed"] == report["frames_processed"] == FRAMES
+    assert counts["lost_on_the_way"] == 0 and {"decode", "publish"} < set(report["phases_ms"])
+
+
 def test_throughput_in_loops_with_the_clock_and_a_plot(street_bag, model, tmp_path):
     report_file, plot = tmp_path / "report.json", tmp_path / "plot.png"
     options = ("--fast", "--loop", 2, "--start", 0.05, "--duration", 0.42, "--clock", "--plot", plot)
