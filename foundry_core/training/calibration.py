@@ -28,7 +28,7 @@ def fit_temperature(logits: Tensor, label: Tensor) -> float:
 
 
 def fit_threshold(log_probability: np.ndarray, reject: float) -> float:
-    """The unknown threshold at which a share ``reject`` of these known objects [M,C] is turned away."""
+    """The unknown threshold below which a share ``reject`` of these known objects [M,C] is, sizes weighed in."""
     return round(float(np.quantile(np.exp(log_probability.max(axis=1)), reject)), 4)
 
 

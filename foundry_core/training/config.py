@@ -173,7 +173,12 @@ class HeadConfig(Settings):
     part_weight: float = Field(1.0, ge=0)
     part_hidden: int = Field(96, ge=1, description="width of the part head, which runs once for every point")
     label_smoothing: float = Field(0.05, ge=0, lt=1)
-    reject: float = Field(0.03, ge=0, lt=1, description="share of known validation objects that may be called unknown")
+    reject: float = Field(
+        0.03,
+        ge=0,
+        lt=1,
+        description="share of known validation objects below the unknown threshold; what `other` wins is unknown, too",
+    )
 
 
 #: what a loop is given where the configuration of a transfer head says nothing else

@@ -189,13 +189,10 @@ def _calibrated(
     temperature = fit_temperature(logits[rows], held_out.label[rows])
     log_probability = (logits[rows] / temperature).log_softmax(dim=1).numpy()
     weight = fit_size_weight(log_probability, diagonal, label, head.sizes, head.classes)
-    return head.model_copy(
-        update={
-            "temperature": temperature,
-            "sizes": head.sizes.model_copy(update={"weight": weight}),
-            "unknown_threshold": fit_threshold(log_probability[label < len(CATEGORIES)], config.reject),
-        }
-    )
+    sizes = head.sizes.model_copy(update={"weight": weight})
+    sized = log_softmax(log_probability + log_likelihood(sizes, diagonal, head.classes))
+    threshold = fit_threshold(sized[label < len(CATEGORIES)], config.reject)
+    return head.model_copy(update={"temperature": temperature, "sizes": sizes, "unknown_threshold": threshold})
 
 
 def _halves(source: np.ndarray) -> list[np.ndarray]:

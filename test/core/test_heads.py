@@ -2,6 +2,7 @@
 """Heads: trained on a frozen backbone, calibrated on held-out sightings, and told how large each class is seen."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ torch = pytest.importorskip("torch")
 
 from test_models import card, tiny_student  # noqa: E402
 
-from foundry_core.card import Heads, SizeLikelihood  # noqa: E402
+from foundry_core.card import Heads, ObjectHead, SizeLikelihood  # noqa: E402
 from foundry_core.data.procedural import CATEGORIES  # noqa: E402
 from foundry_core.data.procedural.vocabulary import part_id  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
+from foundry_core.runtime.answers import Answers  # noqa: E402
 from foundry_core.runtime.sizes import log_likelihood  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.calibration import (  # noqa: E402
@@ -24,7 +26,7 @@ from foundry_core.training.calibration import (  # noqa: E402
     size_likelihood,
 )
 from foundry_core.training.config import HeadConfig  # noqa: E402
-from foundry_core.training.heads import CLASSES, train_heads  # noqa: E402
+from foundry_core.training.heads import CLASSES, _calibrated, train_heads  # noqa: E402
 from foundry_core.training.sighting_set import draw  # noqa: E402
 from foundry_core.training.sightings import as_seen  # noqa: E402
 
@@ -124,6 +126,25 @@ def test_temperature_and_threshold_on_known_cases():
     assert fit_temperature(calibrated * 2, label) == pytest.approx(2.0, rel=0.1)  # twice as sure as it may be
     threshold = fit_threshold(np.log(probability), 0.1)
     assert (probability.max(axis=1) < threshold).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_the_threshold_is_one_of_probabilities_with_the_size_weighed_in():
+    rng = np.random.default_rng(0)
+    classes = CLASSES
+    label = rng.integers(0, len(classes), 3000)
+    diagonal = np.geomspace(0.1, 10, len(classes))[label] * np.exp(rng.normal(0, 0.05, 3000))
+    logits = torch.tensor(rng.normal(size=(3000, len(classes)))) + torch.nn.functional.one_hot(
+        torch.tensor(label), len(classes)
+    )
+    held_out = SimpleNamespace(label=torch.tensor(label), sightings=SimpleNamespace(diagonal=diagonal))
+    head = ObjectHead(classes=list(CLASSES), sizes=size_likelihood(diagonal, label, classes))
+    config = HeadConfig(name="h", model="m", reject=0.1)
+    made = _calibrated(head, config, held_out, logits, np.arange(3000))
+    assert made.sizes.weight > 0
+    answers = Answers(card(tiny_student()).model_copy(update={"heads": Heads(objects=made)}))
+    weighed = answers.probabilities(logits.numpy(), diagonal)
+    known = label < len(CATEGORIES)
+    assert (weighed[known].max(axis=1) < made.unknown_threshold).mean() == pytest.approx(0.1, abs=0.005)
 
 
 def test_a_damaged_size_table_is_refused():
