@@ -188,8 +188,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Train students, or teachers, that differ in one choice each, with equal steps or equal compute.
 
-        What is trained already is kept, so the command may be stopped and repeated. `foundry evaluate fidelity`
-        then compares students, `foundry evaluate probe` teachers.
+        What is trained already is kept, so the command may be stopped and repeated; with another configuration a row
+        needs another --out. `foundry evaluate fidelity` then compares students, `foundry evaluate probe` teachers.
 
         Example: foundry ablate --config config/train/ablations/students.yaml
         """

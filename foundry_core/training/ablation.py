@@ -14,10 +14,17 @@ from foundry_core.schema import Settings, parse, read_yaml
 from foundry_core.training.config import DistillConfig, PretrainConfig
 from foundry_core.training.cost import flops_per_sample
 from foundry_core.training.distill import distill
+from foundry_core.training.loop import CHECKPOINT
 from foundry_core.training.pretrain import pretrain
+from foundry_core.training.run_config import CONFIG, differences
 from foundry_core.training.student_config import student_architecture
 
 Row = DistillConfig | PretrainConfig
+#: keys that make no other model
+_OF_NO_ACCOUNT = {
+    "description": True,
+    "loop": {"threads", "workers", "device", "checkpoint_seconds", "log_steps"},
+}
 
 
 class AblationConfig(Settings):
@@ -110,15 +117,35 @@ def chosen(configs: dict[str, Row], names: list[str], source: str) -> dict[str, 
     return {name: configs[name] for name in names} if names else configs
 
 
+def _require_same(config: Row, directory: Path, where: str) -> None:
+    """Raise InputError if the folder holds a training, whole or half, of another configuration than this."""
+    path = directory / CONFIG
+    trained = (directory / config.name / CARD_FILE).is_file() or (directory / CHECKPOINT).is_file()
+    if not trained or not path.is_file():
+        return
+    old = read_yaml(path)
+    try:  # a file of an older version lacks keys; they had their defaults
+        old = parse(type(config), old, path).model_dump(mode="json", exclude=_OF_NO_ACCOUNT)
+    except InputError:  # of a student where this is a teacher, say: differences name it
+        pass
+    if changed := list(differences(old, config.model_dump(mode="json", exclude=_OF_NO_ACCOUNT))):
+        raise InputError(
+            f"{where}: {directory} holds a training with another configuration ({'; '.join(changed)}); "
+            "choose another --out"
+        )
+
+
 def ablate(configs: dict[str, Row], out: Path, source: str, cache: Path) -> list[Path]:
     """Train what is not there yet, each model in ``out/<name>``; the model directories, in order.
 
     A run that was interrupted goes on from its checkpoint.
 
     Raises:
-        InputError: a student's row does not fit its teacher; found before anything is trained.
+        InputError: a student's row does not fit its teacher, or a row's folder holds another configuration; found
+            before anything is trained.
     """
     for name, config in configs.items():
+        _require_same(config, out / name, f"{source}: {name}")
         if isinstance(config, DistillConfig):
             student_architecture(config, load_card(find_model(config.teacher)), f"{source}: {name}")
     directories = []

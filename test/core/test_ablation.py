@@ -54,6 +54,25 @@ def test_rows_are_trained_with_equal_steps_and_only_once(tmp_path):
     assert [(directory / "model.safetensors").stat().st_mtime_ns for directory in first] == kept
 
 
+def test_a_row_that_was_trained_with_another_configuration_is_refused(tmp_path):
+    path, runs = write(tmp_path, {"same": {}, "other": {"loop": {"weight_decay": 0.0}}}), tmp_path / "runs"
+    made = configurations(path)
+
+    def again(config):
+        return ablate({"same": config}, runs, "plan", tmp_path / "cache")
+
+    again(made["same"])
+    again(made["same"].model_copy(update={"loop": made["same"].loop.model_copy(update={"threads": 2})}))
+    longer = configurations(path, steps=6)["same"]
+    with pytest.raises(InputError, match="^plan: same: .*loop.steps: 4 -> 6.; choose another --out"):
+        again(longer)
+    (runs / "same/same/card.json").unlink()  # half trained: the checkpoint is there
+    with pytest.raises(InputError, match="loop.weight_decay: 0.05 -> 0.0"):
+        again(made["other"].model_copy(update={"name": "same"}))
+    (runs / "same/checkpoint.pt").unlink()  # nothing of it is left
+    assert load_model(*again(longer))[1].training[-1].steps == 6
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
