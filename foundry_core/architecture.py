@@ -90,7 +90,7 @@ class SupertokenConfig(Settings):
     gate: int = Field(
         0, ge=0, description="hidden width of a gate that lets tokens by-pass the merging; 0: none. Runs in torch only"
     )
-    bypass: float = Field(0.1, gt=0, lt=1, description="share of the tokens that may by-pass, where there is a gate")
+    bypass: float = Field(0.1, gt=0, lt=1, description="share of the tokens that by-pass, where there is a gate")
     alone: bool = Field(False, description="train a control beside it that rebuilds the features from A S alone")
 
 

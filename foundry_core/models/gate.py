@@ -19,15 +19,20 @@ class Gated:
     """Which tokens by-pass, and what the blocks made of them.
 
     Attributes:
-        open: 1 for a token that by-passes, 0 for one that is merged, [B,G]; in training its gradient is that of
-            ``probability`` (straight through).
-        probability: of by-passing, [B,G].
+        open: 1 for a token that by-passes, 0 for one that is merged, [B,G]; in training drawn, see ``BypassGate``.
+        decided: the same without noise: what by-passes in evaluation, [B,G].
         features: after the blocks, [B,G,d]; of merged tokens they mean nothing.
     """
 
     open: Tensor
-    probability: Tensor
+    decided: Tensor
     features: Tensor | None = None
+
+
+def _straight_through(logits: Tensor, temperature: float) -> Tensor:
+    """1 where the logit is positive, else 0; the gradient is that of the sigmoid of the logit over the temperature."""
+    soft = (logits / temperature).sigmoid()
+    return (logits > 0).to(logits.dtype) + soft - soft.detach()
 
 
 class BypassGate(nn.Module):
@@ -42,15 +47,18 @@ class BypassGate(nn.Module):
         nn.init.constant_(self.mlp.layers[-1].bias, math.log(config.bypass / (1 - config.bypass)))
 
     def forward(self, embedded: Tensor, temperature: float = 1.0) -> Gated:
-        """Decide; in training with logistic noise of this temperature, which is the two-class Gumbel noise."""
+        """Decide; in training with logistic noise of this temperature, which is the two-class Gumbel noise.
+
+        In training the gradient of a decision is that of the sigmoid of its logit over the temperature (straight
+        through), with the noise where there is some.
+        """
         logits = self.mlp(self.norm(embedded)).squeeze(-1).float()  # (B, G)
-        if self.training:
-            uniform = rand(*logits.shape, device=logits.device).clamp_(1e-6, 1 - 1e-6)
-            noisy = logits + temperature * torch.logit(uniform)
-        else:
-            noisy = logits
-        probability, hard = logits.sigmoid(), (noisy > 0).to(logits.dtype)
-        return Gated(hard + probability - probability.detach() if self.training else hard, probability)
+        if not self.training:
+            hard = (logits > 0).to(logits.dtype)
+            return Gated(hard, hard)
+        uniform = rand(*logits.shape, device=logits.device).clamp_(1e-6, 1 - 1e-6)
+        noisy = logits + temperature * torch.logit(uniform)
+        return Gated(_straight_through(noisy, temperature), _straight_through(logits, temperature))
 
     def rebuilt(self, gated: Gated, merged: Tensor) -> Tensor:
         """Token features [B,G,out]: those of by-passing tokens from themselves, the others as ``merged`` has them."""
@@ -84,6 +92,6 @@ def encode_both(
     return features[:, :s], features.new_zeros(b, g, d).scatter(1, rows, features[:, s:])
 
 
-def over_budget(probability: Tensor, share: float) -> Tensor:
-    """The budget loss: square of how far the mean probability [B,G] of by-passing exceeds a share of the tokens."""
-    return torch.relu(probability.mean() - share).square()
+def off_budget(decided: Tensor, share: float) -> Tensor:
+    """The budget loss: square of how far the part of the tokens [B,G] that evaluation lets by is from ``share``."""
+    return (decided.mean() - share).square()

@@ -110,7 +110,7 @@ class LossWeights(Settings):
     alone: float = Field(0.0, ge=0, description="features from A S alone; also trains the supertokens")
     usage: float = Field(0.0, ge=0, description="shortfall of supertokens that are no token's first choice")
     tokenizer: float = Field(0.0, ge=0, description="the student's tokens against the teacher's tokenizer output")
-    gate: float = Field(0.0, ge=0, description="square of the share of by-passing tokens beyond the gate's")
+    gate: float = Field(0.0, ge=0, description="square of how far the share of by-passing tokens is from the gate's")
     logits: float = Field(0.0, ge=0, description="answers of a classifier of its own against the teacher's, for `task`")
 
 

@@ -13,7 +13,7 @@ from foundry_core.architecture import Architecture
 from foundry_core.card import WEIGHTS_FILE, Heads, ModelCard, Training, find_model, sha256
 from foundry_core.data.stream import ShapeStream
 from foundry_core.errors import InputError
-from foundry_core.models.gate import over_budget
+from foundry_core.models.gate import off_budget
 from foundry_core.models.heads import Perception, pool
 from foundry_core.models.registry import load_model
 from foundry_core.models.student import Encoded, Student, spread
@@ -127,7 +127,7 @@ class Distillation:
             read = self.module["reader"](pool(encoded.supertokens))
             losses["supertokens"] = smooth_l1(read / deviation, pooled / deviation)
         if encoded.gated is not None:
-            losses["gate"] = over_budget(encoded.gated.probability, self.student.architecture.supertokens.bypass)
+            losses["gate"] = off_budget(encoded.gated.decided, self.student.architecture.supertokens.bypass)
         if weights.usage:
             several = encoded.assignment.soft.shape[-1] > 1
             losses["usage"] = usage_shortfall(encoded.assignment.soft) if several else rebuilt.new_zeros(())
@@ -139,7 +139,7 @@ class Distillation:
             "unused": 1 - (encoded.assignment.hard.detach().round().sum(dim=1) > 0).float().mean(),
         }
         if encoded.gated is not None:
-            statistics["bypass"] = encoded.gated.open.detach().round().mean()
+            statistics["bypass"] = encoded.gated.decided.detach().round().mean()
         if self.student.from_supertokens is not None:
             alone = self.student.from_supertokens(encoded.spread, encoded.supertokens).float()
             statistics["r2_alone"] = r_squared(alone.detach(), target)

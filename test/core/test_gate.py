@@ -10,7 +10,7 @@ from test_models import card, tiny_student  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.export.graph import convert  # noqa: E402
 from foundry_core.export.rewrite import fused_backbone  # noqa: E402
-from foundry_core.models.gate import encode_both, over_budget  # noqa: E402
+from foundry_core.models.gate import encode_both, off_budget  # noqa: E402
 from foundry_core.models.registry import create_perception  # noqa: E402
 from foundry_core.models.student import Student  # noqa: E402
 from foundry_core.models.transformer import Encoder  # noqa: E402
@@ -83,10 +83,44 @@ def test_the_gate_learns_from_the_features_and_from_its_budget(pair):
     (encoded,) = other.encode(*clouds, [2])
     other.rebuild(encoded).square().mean().backward()
     assert other.gate.mlp.layers[0].weight.grad.abs().sum() > 0
-    assert over_budget(torch.full((2, 4), 0.2), 0.25) == 0
-    probability = torch.full((2, 4), 0.5, requires_grad=True)
-    over_budget(probability, 0.25).backward()
-    assert (probability.grad > 0).all()
+    assert off_budget(torch.full((2, 4), 0.25), 0.25) == 0
+    for value in (0.5, 0.1):  # above it is held down, below it is drawn up
+        decided = torch.full((2, 4), value, requires_grad=True)
+        off_budget(decided, 0.25).backward()
+        assert (torch.sign(decided.grad) == (1 if value > 0.25 else -1)).all()
+
+
+def test_the_gradient_of_a_draw_is_that_of_the_noisy_sigmoid(pair):
+    _, other, _ = pair
+    let_by(other, 0.3)
+    other.gate.train()
+    embedded = torch.randn(3, 16, 24)
+    torch.manual_seed(1)
+    noise = torch.logit(torch.rand(3, 16).clamp(1e-6, 1 - 1e-6))
+    torch.manual_seed(1)
+    gated = other.gate(embedded, 0.5)
+    assert torch.equal(gated.open.detach().round(), (0.3 + 0.5 * noise > 0).float())
+    assert (gated.decided.detach().round() == 1).all()
+    bias = other.gate.mlp.layers[-1].bias
+    for decision, soft in ((gated.open, 0.6 + noise), (gated.decided, torch.full((3, 16), 0.6))):
+        (found,) = torch.autograd.grad(decision.sum(), bias, retain_graph=True)
+        slope = soft.sigmoid() * (1 - soft.sigmoid()) / 0.5
+        assert float(found) == pytest.approx(float(slope.sum()), rel=1e-4)
+
+
+def test_a_trained_gate_lets_about_its_share_by_in_evaluation(pair):
+    other = pair[1].train()
+    centers, neighborhoods = torch.randn(8, 16, 3), torch.randn(8, 16, 8, 3)
+    target = torch.randn(8, 16, other.architecture.token_width)
+    optimizer = torch.optim.Adam(other.parameters(), lr=3e-3)
+    for step in range(100):
+        (encoded,) = other.encode(centers, neighborhoods, [2], 1 - 0.5 * step / 100)
+        loss = (other.rebuild(encoded) - target).square().mean() + 10 * off_budget(encoded.gated.decided, 0.25)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    (encoded,) = other.eval().encode(centers, neighborhoods, [2])
+    assert 0.15 < float(encoded.gated.open.mean()) < 0.35
 
 
 def test_a_gated_student_is_counted_runs_in_torch_and_has_no_graph(pair):
