@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CLOUDS = 64  # enough for a statistic; the decomposition grows with their cube
+_CLOUDS = 32  # of any larger batch, so that ranks of different batches compare; the decomposition grows with their cube
 
 
 def token_deviation(tokens: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def mean_cosine(features: Tensor) -> Tensor:
 
 
 def cloud_statistics(tokens: Tensor) -> dict[str, Tensor]:
-    """How different clouds are by their mean token features; tokens [B,T,d]. Nothing of a single cloud."""
+    """How different the first 32 clouds are by their mean token features; tokens [B,T,d]. Nothing of a single cloud."""
     if len(tokens) < 2:
         return {}
     with torch.autocast(tokens.device.type, enabled=False):

@@ -41,6 +41,7 @@ class Contrasted(nn.Module):
         super().__init__()
         width = objective.teacher.architecture.encoder.width
         self.objective, self.config = objective, config
+        objective.views = 2
         self.projector = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.ReLU(), nn.Linear(2 * width, config.width))
         self.projector.apply(init_weights)
 

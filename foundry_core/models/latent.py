@@ -70,7 +70,7 @@ class LatentPrediction(PretextTask):
             "prediction_std": token_deviation(prediction),
             "target_std": token_deviation(targets),
             "token_std": token_deviation(features),
-            **cloud_statistics(targets),
+            **cloud_statistics(targets[:: self.views]),
         }
 
 

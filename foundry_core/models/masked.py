@@ -58,4 +58,8 @@ class MaskedAutoencoder(PretextTask):
         rebuilt = self.points(decoded).view(b, -1, k, 3)
         with torch.autocast(centers.device.type, enabled=False):
             loss = chamfer(rebuilt.float(), neighborhoods[rows, masked].float())
-        return {"loss": loss, "token_std": token_deviation(features), **cloud_statistics(features)}, features
+        return {
+            "loss": loss,
+            "token_std": token_deviation(features),
+            **cloud_statistics(features[:: self.views]),
+        }, features

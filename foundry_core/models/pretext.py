@@ -9,7 +9,13 @@ from foundry_core.models.teacher import Teacher
 
 
 class PretextTask(nn.Module):
-    """A self-supervised task of ``teacher``."""
+    """A self-supervised task of ``teacher``.
+
+    Attributes:
+        views: clouds of a shape that follow each other in a batch; statistics over clouds take the first alone.
+    """
+
+    views = 1
 
     def __init__(self, teacher: Teacher):
         super().__init__()

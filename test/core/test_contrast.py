@@ -17,7 +17,7 @@ from foundry_core.card import load_card  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.contrast import nt_xent  # noqa: E402
 from foundry_core.training.config import PretrainConfig  # noqa: E402
-from foundry_core.training.pretrain import pretrain  # noqa: E402
+from foundry_core.training.pretrain import Pretraining, pretrain  # noqa: E402
 
 
 def with_contrast(asked: PretrainConfig, **contrast) -> PretrainConfig:
@@ -58,6 +58,14 @@ def test_contrast_stands_beside_each_objective(kind, shapes, tmp_path):  # noqa:
     assert 0 < row["contrast"] < 10 and row["objective"] > 0
     assert "telling two clouds of a shape" in card.training[0].task
     assert load_card(tmp_path / "tiny") == card
+
+
+@pytest.mark.parametrize("kind", LEARN)
+def test_statistics_of_clouds_take_one_of_each_pair(kind, shapes):  # noqa: F811
+    task = Pretraining(with_contrast(config(shapes, {"kind": kind, **LEARN[kind]}, steps=1)))
+    batch = torch.randn(1, 2, 8, 3), torch.randn(1, 2, 8, 8, 3)
+    assert "cloud_rank" not in task.losses(batch, 0.0)  # a single shape
+    assert "cloud_rank" in task.losses([torch.cat([each, each]) for each in batch], 0.0)
 
 
 def test_shapes_become_recognisable(shapes, tmp_path):  # noqa: F811

@@ -17,7 +17,7 @@ from foundry_core import geometry  # noqa: E402
 from foundry_core.card import load_card  # noqa: E402
 from foundry_core.data.compositions import compose  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
-from foundry_core.models.collapse import effective_rank, mean_cosine, token_deviation  # noqa: E402
+from foundry_core.models.collapse import cloud_statistics, effective_rank, mean_cosine, token_deviation  # noqa: E402
 from foundry_core.models.latent import Jepa, Point2vec, ema_decay  # noqa: E402
 from foundry_core.models.objective_config import JepaObjective, Point2vecObjective  # noqa: E402
 from foundry_core.models.registry import load_model  # noqa: E402
@@ -279,6 +279,11 @@ def test_collapse_statistics_of_known_cases():
     pair = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert float(mean_cosine(pair)) == pytest.approx(0.0)
     assert float(token_deviation(torch.ones(2, 3, 4))) == 0.0
+
+
+def test_statistics_of_clouds_are_of_as_many_in_a_larger_batch():
+    tokens = torch.randn(64, 5, 24, generator=torch.Generator().manual_seed(0))
+    assert cloud_statistics(tokens) == cloud_statistics(tokens[:32]) != cloud_statistics(tokens[:16])
 
 
 def test_micro_batches_of_one_cloud_log_finite_numbers_only(shapes, tmp_path):
