@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foundry_core import geometry
 from foundry_core.architecture import Preprocessing
-from foundry_core.card import find_model, load_card
+from foundry_core.card import ModelCard, find_model, load_card
 from foundry_core.data.stream import ShapeStream, StreamConfig
 from foundry_core.errors import InputError
 from foundry_core.head_card import fingerprint
@@ -92,14 +92,18 @@ class Source:
                 self.network.fit(groups.batches())
 
 
+def _distilled(name: str, card: ModelCard) -> tuple[str | None, str]:
+    """Name or path of the teacher that a student was distilled from and sha256 of its weights, if its card has them."""
+    runs = [run for run in card.training if run.parent and "distill" in run.task]
+    if card.kind != "student" or not runs:
+        return None, ""
+    beside = Path(name).parent / runs[-1].parent
+    return str(beside) if Path(name).is_dir() and beside.is_dir() else runs[-1].parent, runs[-1].parent_sha256
+
+
 def _stored(name: str, seed: int) -> Source:
     network, card = load_model(name)
-    distilled = [run for run in card.training if run.parent and "distill" in run.task]
-    parent, weights = None, ""
-    if card.kind == "student" and distilled:
-        parent, weights = distilled[-1].parent, distilled[-1].parent_sha256
-    if parent and Path(name).is_dir() and (Path(name).parent / parent).is_dir():
-        parent = str(Path(name).parent / parent)
+    parent, weights = _distilled(name, card)
     budgets = tuple(sorted(card.budgets))
     return Source(name, network.backbone, card.preprocessing, budgets, card.budget, parent, weights)
 
@@ -107,7 +111,11 @@ def _stored(name: str, seed: int) -> Source:
 def _random(name: str, seed: int) -> Source:
     model = name.removeprefix(RANDOM)
     card = load_card(find_model(model))
-    card = card.model_copy(update={"architecture": card.architecture.model_copy(update={"supertokens": None})})
+    if card.kind == "student":
+        model, _ = _distilled(model, card)
+        if model is None:
+            raise InputError(f"{name}: the student's card names no teacher; give random:TEACHER")
+        card = load_card(find_model(model))
     backbone = random_teacher(card, seed)
     calibrate_batch_norm(backbone, card.preprocessing, seed)
     return Source(name, backbone, card.preprocessing, teacher=model)
@@ -182,12 +190,19 @@ def pooled_features(source: Source, groups: Groups, advance: Advance | None = No
 def calibrate_batch_norm(backbone, size: Preprocessing, seed: int, batches: int = 8) -> None:
     """Give a random network the batch statistics of procedural shapes: without them it would be no fair floor."""
     stream = ShapeStream(StreamConfig(), size.points, seed)
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm1d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over the batches: of a moving average the initial values would keep a share
     backbone.train()
     for number in range(batches):
         clouds = np.stack([stream[32 * number + i] for i in range(32)])
         with torch.no_grad():
             backbone(*map(torch.from_numpy, geometry.group_batch(clouds, size.groups, size.neighbors)))
     backbone.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 def histogram_features(clouds, bins: int = 32, pairs: int = 4096) -> np.ndarray:

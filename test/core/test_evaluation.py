@@ -12,12 +12,20 @@ pytest.importorskip("sklearn")
 from rich.progress import Progress  # noqa: E402
 from test_models import TINY, card, tiny_student  # noqa: E402
 
+from foundry_core import geometry  # noqa: E402
+from foundry_core.card import Training  # noqa: E402
 from foundry_core.cli.main import main  # noqa: E402
 from foundry_core.data.compositions import Primitive  # noqa: E402
 from foundry_core.data.shapes import ShapeSet, load_shapes  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.evaluation.corruptions import corrupt  # noqa: E402
-from foundry_core.evaluation.features import Source, calibrate_batch_norm, histogram_features, pooled_features  # noqa: E402
+from foundry_core.evaluation.features import (  # noqa: E402
+    Source,
+    calibrate_batch_norm,
+    histogram_features,
+    pooled_features,
+    resolve,
+)
 from foundry_core.evaluation.probe import Split, SplitClouds, fit_probe, probe  # noqa: E402
 from foundry_core.evaluation.subjects import Clouds, Subject  # noqa: E402
 from foundry_core.models.registry import create_perception, random_teacher, save_model  # noqa: E402
@@ -149,6 +157,36 @@ def test_a_random_teacher_is_calibrated_and_differs_by_seed():
     calibrate_batch_norm(backbone, card(TINY).preprocessing, 0, batches=2)
     assert not backbone.training and not torch.equal(before, backbone.tokenizer.point_norm.running_var)
     assert not torch.equal(backbone.position.layers[0].weight, random_teacher(card(TINY), 1).position.layers[0].weight)
+
+
+def test_batch_norms_of_a_random_teacher_give_a_deviation_of_one():
+    backbone = random_teacher(card(TINY), 0)
+    norms = [module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    size, seen = card(TINY).preprocessing, []
+    calibrate_batch_norm(backbone, size, 0)
+    assert norms and all(norm.momentum == 0.1 for norm in norms)
+    for norm in norms:
+        norm.register_forward_hook(lambda _, __, out: seen.append(out.transpose(0, 1).flatten(1)))
+    with torch.no_grad():
+        backbone(*map(torch.from_numpy, geometry.group_batch(solids(20, 0)[0], size.groups, size.neighbors)))
+    for values in seen:  # the statistics are those of other shapes
+        assert 0.7 < float(values.std(dim=1).mean()) < 1.4 and float(values.mean(dim=1).abs().mean()) < 0.3
+
+
+def test_random_weights_of_a_student_are_its_teachers(tmp_path):
+    save_model(tmp_path / "teacher", create_perception(card(TINY)), card(TINY))
+    encoder = TINY.encoder.model_copy(update={"depth": 1})
+    student = card(tiny_student().model_copy(update={"encoder": encoder}))
+    run = Training(task="distillation", data=[], seed=0, steps=1, batch=1, minutes=0, parent="teacher")
+    for name, training in (("orphan", []), ("student", [run])):
+        save_model(tmp_path / name, create_perception(student), student.model_copy(update={"training": training}))
+    found = resolve(f"random:{tmp_path / 'student'}", 3)
+    expected = resolve(f"random:{tmp_path / 'teacher'}", 3)
+    assert found.teacher == expected.teacher == str(tmp_path / "teacher") and not found.budgets
+    for name, value in expected.network.state_dict().items():
+        assert torch.equal(found.network.state_dict()[name], value), name
+    with pytest.raises(InputError, match="random:.*orphan: .* names no teacher; give random:TEACHER"):
+        resolve(f"random:{tmp_path / 'orphan'}")
 
 
 def test_a_shift_is_judged_by_the_probe_of_the_clean_clouds(shapes_file):
