@@ -158,7 +158,9 @@ class DistillConfig(Settings):
     stream_seed: int = Field(
         1, ge=0, le=MAX_SEED, description="seed of the clouds; students that are compared see the same ones"
     )
-    freeze_tokenizer: bool = Field(True, description="keep a tokenizer that is the teacher's as it is")
+    freeze_tokenizer: bool = Field(
+        True, description="keep a tokenizer that is the teacher's as it is, not as `start` has it"
+    )
 
 
 class HeadConfig(Settings):
@@ -187,7 +189,7 @@ _LOOPS: dict[str, dict[str, Any]] = {
     "mlp": {"steps": 400, "batch": 256, "learning_rate": 3e-3, "weight_decay": 0.1},
     "parts": {"steps": 3000, "batch": 32, "learning_rate": 2e-3, "weight_decay": 0.05},
     "ncm": {},
-    "finetune": {"steps": 3000, "batch": 32, "learning_rate": 1e-3, "weight_decay": 0.05, "precision": "bf16"},
+    "finetune": {"steps": 3000, "batch": 32, "learning_rate": 1e-3, "weight_decay": 0.05, "precision": "auto"},
 }
 
 

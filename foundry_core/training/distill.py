@@ -60,9 +60,9 @@ class Distillation:
         self.teacher = teacher.eval().requires_grad_(False)
         self.student = student
         copied = student.initialize_from_teacher(teacher)
-        if start is not None:
-            student.load_state_dict(_fitting(start, student), strict=False)
         self.shared_tokenizer = config.freeze_tokenizer and "tokenizer" in copied
+        if start is not None:
+            student.load_state_dict(_fitting(start, student, self.shared_tokenizer), strict=False)
         if self.shared_tokenizer:
             student.tokenizer.requires_grad_(False)
         encoder, out = student.architecture.encoder, student.architecture.token_width
@@ -157,11 +157,12 @@ class Distillation:
         return [full, others[int(torch.randint(len(others), (1,)))]] if others else [full]
 
 
-def _fitting(start: nn.Module, student: Student) -> dict[str, Tensor]:
-    """The weights of a student to go on from; without its tokenizer, where that is another one, and of its blocks those
-    that are spread over its depth, where that is another."""
+def _fitting(start: nn.Module, student: Student, shared_tokenizer: bool) -> dict[str, Tensor]:
+    """The weights of a student to go on from; without its tokenizer, where that is another one or the teacher's is
+    kept, and of its blocks those that are spread over its depth, where that is another."""
     theirs, ours = start.architecture, student.architecture
-    replaced = ("encoder.blocks.",) if theirs.tokenizer == ours.tokenizer else ("encoder.blocks.", "tokenizer.")
+    own = theirs.tokenizer == ours.tokenizer and not shared_tokenizer
+    replaced = ("encoder.blocks.",) if own else ("encoder.blocks.", "tokenizer.")
     weights = {name: value for name, value in start.state_dict().items() if not name.startswith(replaced)}
     for number, source in enumerate(spread(theirs.encoder.depth, ours.encoder.depth)):
         block = start.encoder.blocks[source].state_dict()

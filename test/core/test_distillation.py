@@ -151,6 +151,18 @@ def test_a_student_goes_on_from_a_deeper_one_with_some_of_its_blocks(tmp_path):
         assert torch.allclose(value.double(), before[source].double(), atol=1e-6), name
 
 
+def test_a_student_goes_on_with_the_teachers_tokens_and_infers_with_them(tmp_path):
+    values = {**of_a_teacher(tmp_path), "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}}}
+    values |= {"freeze_tokenizer": False, "loop": {**LOOP, "steps": 4}}
+    distill(parse(DistillConfig, values, "test"), tmp_path / "first")
+    again = {**values, "freeze_tokenizer": True, "start": str(tmp_path / "first" / "student")}
+    distill(parse(DistillConfig, again, "test"), tmp_path / "second")
+    theirs, first, second = map(weights, (values["teacher"], tmp_path / "first/student", tmp_path / "second/student"))
+    names = [name for name in theirs if ".tokenizer." in name]
+    assert names and any(not torch.equal(first[name], theirs[name]) for name in names)
+    assert all(torch.equal(second[name], theirs[name]) for name in names)
+
+
 def test_a_student_goes_on_with_another_tokenizer_which_is_learned_first(tmp_path):
     values = {
         **of_a_teacher(tmp_path),
