@@ -33,8 +33,8 @@ def _normalized_pairs(keys: Tensor) -> Tensor:
 def _merge_pairs(source: Tensor, target: Tensor, n: int, merged: int) -> Tensor:
     """One-hot owner matrix [B,n,n-merged]: ``source`` [B,r] join ``target`` [B,r], the others stay."""
     b = len(source)
-    owner = torch.arange(n).repeat(b, 1).scatter(1, source, target)  # (B, n)
-    stays = torch.ones(b, n, dtype=torch.long).scatter(1, source, 0)
+    owner = torch.arange(n, device=source.device).repeat(b, 1).scatter(1, source, target)  # (B, n)
+    stays = torch.ones_like(owner).scatter(1, source, 0)
     slot = stays.cumsum(dim=1) - 1  # the new index of a token that stays
     return F.one_hot(slot.gather(1, owner), n - merged).float()
 
@@ -89,7 +89,8 @@ def merge(values: Tensor, size: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
 
 def merge_tokens(tokens: Tensor, count: int) -> Tensor:
     """Owner matrix [B,n,count] of ToMe's matching alone, repeated on tokens [B,n,d] until ``count`` are left."""
-    size, owner = tokens.new_ones(tokens.shape[:2]), torch.eye(tokens.shape[1]).repeat(len(tokens), 1, 1)
+    size = tokens.new_ones(tokens.shape[:2])
+    owner = torch.eye(tokens.shape[1], device=tokens.device).repeat(len(tokens), 1, 1)
     while tokens.shape[1] > count:
         step = match_tome(tokens, min(tokens.shape[1] - count, tokens.shape[1] // 2), 0.0)
         tokens, size = merge(tokens, size, step)
@@ -151,8 +152,10 @@ class Merged(nn.Module):
         x = self.teacher.tokenizer(neighborhoods) if tokens is None else tokens  # (B, G, d)
         positions = self.teacher.position(centers)
         b, g, _ = x.shape
-        size = torch.ones(b, g)
-        assignment = torch.eye(g).repeat(b, 1, 1)  # (B, G, n): which of the n tokens left owns each of the G
+        size = torch.ones(b, g, device=x.device)
+        assignment = torch.eye(g, device=x.device).repeat(
+            b, 1, 1
+        )  # (B, G, n): which of the n tokens left owns each of the G
         supertokens = min(budget or self.supertokens, g)
         if self.method not in MATCHING and supertokens < g:
             assignment = self._clusters(x + positions, centers, supertokens)

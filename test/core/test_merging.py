@@ -16,6 +16,7 @@ from foundry_core.models.merging import (  # noqa: E402
     match_pitome,
     match_tome,
     merge,
+    merge_tokens,
     schedule,
 )
 from foundry_core.models.teacher import Teacher  # noqa: E402
@@ -50,6 +51,15 @@ def test_every_token_has_one_owner_and_sizes_sum_to_all_tokens(method, count, te
     assert torch.equal(sizes.sum(dim=1), torch.full((3,), 16.0))
     own = torch.stack([s[a.argmax(dim=1)] for s, a in zip(out["supertokens"], assignment)])
     assert torch.allclose(out["tokens"], own, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", MATCHING)
+@torch.no_grad()
+def test_matching_makes_its_tensors_where_the_tokens_are(method, teacher):
+    tokens = torch.empty(3, 16, 24, device="meta")
+    assert merge_tokens(tokens, 4).device.type == "meta"
+    out = Merged(teacher.to("meta"), method, 4)(*(cloud.to("meta") for cloud in clouds()))
+    assert {name: value.device.type for name, value in out.items()} == dict.fromkeys(out, "meta")
 
 
 @pytest.mark.parametrize("method", METHODS)
