@@ -117,8 +117,8 @@ class _Maker:
         pooled = features.pooled()
         return self._nearest_mean(pooled) if self.config.kind == "ncm" else self._classes(pooled)
 
-    def _run(self, task) -> Run:
-        loop = self.config.loop.model_copy(update={"device": "cpu"})  # where the features are; a head is small
+    def _run(self, task, device: str = "cpu") -> Run:
+        loop = self.config.loop.model_copy(update={"device": device})  # cpu: where features are; a head is small
         return Run(self.out, task, loop, self.config, self.minutes)
 
     def _record(self, run: Run | None, what: str, keeps_features: bool = True) -> Training:
@@ -236,7 +236,7 @@ class _Maker:
             head = Classifiers(*moments, len(lesson.classes), 1, hidden, config.dropout)
         shapes = lesson.train.select(np.isin(np.arange(len(lesson.train)), lesson.rows))
         varied = VariedShapes(shapes, size, np.flatnonzero(lesson.fold != 0), config.loop.seed, part)
-        run = self._run(FineTuning(config, backbone, head, lesson.label, lesson.allowed))
+        run = self._run(FineTuning(config, backbone, head, lesson.label, lesson.allowed), config.loop.device)
         run.train(lambda step: batches_from(varied, run.share, step, config.loop.workers), config.title)
         record = self._record(run, "fine-tuning, end to end", keeps_features=False)
         card = self._save_backbone(network, record)

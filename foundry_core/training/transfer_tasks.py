@@ -177,11 +177,11 @@ class FineTuning:
 
     def losses(self, batch: tuple[Tensor, ...], progress: float) -> dict[str, Tensor]:
         centers, neighborhoods, row, *points = batch
-        tokens, label = self.module["backbone"](centers, neighborhoods), self.label[row]
+        tokens, label = self.module["backbone"](centers, neighborhoods), self.label.to(row.device)[row]
         if self.parts:
             *inputs, part = points
             logits = self.module["head"](tokens.float(), centers, *inputs, one_hot(label, len(self.allowed)))
-            return _part_loss(logits, part, self.allowed[label])
+            return _part_loss(logits, part, self.allowed.to(row.device)[label])
         logits = self.module["head"](pool(tokens).float())[0].float()
         return {
             "loss": F.cross_entropy(logits, label),

@@ -195,6 +195,20 @@ def test_earlier_blocks_learn_more_slowly(models):
     assert rates["head.weights.0"] == 1.0 and rates[prefix + "position.layers.0.weight"] == tokenizer
 
 
+def test_fine_tuning_computes_on_the_device_of_its_loop(models, data, tmp_path):
+    network, _ = load_model(models / "teacher")
+    config = parse(TransferConfig, {"model": "m", "data": "d.npz", "finetune": True}, "test")
+    head = Classifiers(torch.zeros(48), torch.ones(48), 3, 1, None, 0.0)
+    inner = InnerFeatures(network.backbone, [], False, None)
+    task = FineTuning(config, inner, head, np.zeros(5, int), np.ones((3, 0), bool))
+    task.module.to("meta")
+    centers, neighborhoods, row = torch.zeros(2, 16, 3), torch.zeros(2, 16, 8, 3), torch.arange(2)
+    assert task.losses([each.to("meta") for each in (centers, neighborhoods, row)], 0.0)["loss"].device.type == "meta"
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="loop.device: 0 CUDA devices"):
+            train(models, data, tmp_path, finetune=True, loop={"steps": 1, "device": "cuda"})
+
+
 def test_a_damaged_head_is_refused_by_name(linear, tmp_path):
     with pytest.raises(InputError, match="no head directory"):
         TransferHead(tmp_path)
