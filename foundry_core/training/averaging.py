@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +31,16 @@ class AveragedWeights:
                 self.state[key].lerp_(value, 1 - decay)
             else:
                 self.state[key].copy_(value)
+
+    @contextmanager
+    def instead(self, module: nn.Module) -> Iterator[None]:
+        """Inside, the module holds the average in the place of its own weights."""
+        own = {key: value.clone() for key, value in module.state_dict().items()}
+        module.load_state_dict(self.state)
+        try:
+            yield
+        finally:
+            module.load_state_dict(own)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's average.

@@ -59,7 +59,7 @@ class Run:
 
     Attributes:
         probes: gives more scalars for a row of the log, from its step and whether it is the run's last; asked before
-            the first step too.
+            the first step too. The module then holds the averaged weights, if there are any: what would be written.
     """
 
     probes: Callable[[int, bool], dict[str, float]] | None = None
@@ -200,7 +200,7 @@ class Run:
                 keep_configuration(self.directory, self._settings, self.step)
                 log.cut(self.step or -1)
                 if self.probes and self.step == 0:
-                    log.add({"step": 0, "seconds": 0.0, **self.probes(0, False)})
+                    log.add({"step": 0, "seconds": 0.0, **self._probed(False)})
             self._train(batches, title, log)
         if self.average:
             self.task.module.load_state_dict(self.average.state)
@@ -228,8 +228,7 @@ class Run:
                     if self.step % self.config.log_steps == 0 or self.progress() >= 1.0:
                         row = self._row()
                         if log:
-                            if self.probes:
-                                row |= self.probes(self.step, self.progress() >= 1.0)
+                            row |= self._probed(self.progress() >= 1.0)
                             log.add(row)
                             display.show(row, self.progress())
                     if time.monotonic() - last_save > self.config.checkpoint_seconds:
@@ -240,6 +239,10 @@ class Run:
                     raise KeyboardInterrupt
             self.save()
             self._draw(log)
+
+    def _probed(self, last: bool) -> dict[str, float]:
+        with self.average.instead(self.task.module) if self.average else nullcontext():
+            return self.probes(self.step, last) if self.probes else {}
 
     def _draw(self, log: RunLog | None) -> None:
         """Draw the curves anew if the log has grown by a twentieth, or at the end; no training ends for a picture."""

@@ -18,29 +18,32 @@ LOG = "log.jsonl"
 
 
 class Means:
-    """Running means of logged scalars since the last row; part of the checkpoint, so that a row survives a kill."""
+    """Running means of logged scalars since the last row, each over the steps that had it; part of the checkpoint, so
+    that a row survives a kill."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
-        self.count = 0
+        self.counts: dict[str, int] = {}
         self.last: dict[str, float] = {}
 
     def add(self, scalars: dict[str, Tensor]) -> None:
         for key, value in scalars.items():
             self.sums[key] = self.sums.get(key, 0.0) + float(value.detach())
-        self.count += 1
+            self.counts[key] = self.counts.get(key, 0) + 1
 
     def take(self) -> dict[str, float]:
         """The means since the last call."""
-        self.last = {key: value / self.count for key, value in self.sums.items()}
-        self.sums, self.count = {}, 0
+        self.last = {key: value / self.counts[key] for key, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
         return self.last
 
     def state(self) -> dict[str, Any]:
-        return {"sums": self.sums, "count": self.count, "last": self.last}
+        return {"sums": self.sums, "counts": self.counts, "last": self.last}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.sums, self.count, self.last = state["sums"], state["count"], state["last"]
+        self.sums, self.last = state["sums"], state["last"]
+        # a checkpoint of an older version has one count for all
+        self.counts = state["counts"] if "counts" in state else dict.fromkeys(self.sums, state["count"])
 
 
 class RunLog:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: it learns, it survives a kill, and a resumed run equals an uninterrupted one."""
 
+import copy
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +22,10 @@ from foundry_core.card import load_card  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.schema import parse  # noqa: E402
 from foundry_core.training.config import DistillConfig, PretrainConfig  # noqa: E402
+from foundry_core.training.loop import Run  # noqa: E402
 from foundry_core.training.precision import fast_bfloat16, mixed_precision  # noqa: E402
 from foundry_core.training.pretrain import pretrain  # noqa: E402
+from foundry_core.training.run_log import Means  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +104,43 @@ def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(tmp_path):
     expected, resumed = weights(tmp_path / "whole" / "tiny"), weights(tmp_path / "killed" / "tiny")
     for name, value in expected.items():
         assert torch.equal(value, resumed[name]), name
+
+
+def test_means_are_over_the_steps_that_had_the_scalar():
+    means, old = Means(), Means()
+    old.load({"sums": {"a": 3.0}, "count": 2, "last": {}})  # of a checkpoint with one count for all
+    for value in (1.0, 2.0):
+        means.add({"a": torch.tensor(value)})
+    again = Means()
+    again.load(copy.deepcopy(means.state()))
+    for each in (means, again, old):
+        each.add({"a": torch.tensor(6.0), "b": torch.tensor(5.0)})
+        assert each.take() == {"a": 3.0, "b": 5.0} == each.last and each.take() == {}
+
+
+def test_probes_on_the_way_see_the_averaged_weights_and_leave_the_others(tmp_path):
+    settings = {**PRETRAIN, "loop": {**LOOP, "steps": 6, "log_steps": 3, "ema": 0.9}}
+    loop = parse(PretrainConfig, settings, "test").loop
+    runs, seen = {}, []
+    for name in ("probed", "bare"):
+        module = torch.nn.Linear(3, 1)
+        for parameter in module.parameters():
+            torch.nn.init.ones_(parameter)
+        task = SimpleNamespace(
+            module=module, losses=lambda batch, _, net=module: {"loss": net(batch[0]).square().mean()}
+        )
+        run = runs[name] = Run(tmp_path / name, task, loop, loop, None)
+        if name == "probed":
+            run.probes = lambda *_, run=run: seen.append((weight_of(run), run.average.state["weight"].clone())) or {}
+        run.train(lambda step: iter([[torch.ones(4, 3)]] * 9), name)
+    assert len(seen) == 3 and all(torch.equal(found, average) for found, average in seen)
+    assert torch.equal(weight_of(runs["probed"]), weight_of(runs["bare"]))
+    states = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["module"]["weight"] for name in runs]
+    assert torch.equal(*states) and not torch.equal(states[0], seen[-1][0])
+
+
+def weight_of(run: Run) -> torch.Tensor:
+    return run.task.module.weight.detach().clone()
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path):
