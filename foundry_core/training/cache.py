@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Teacher features kept on disk: a distillation that sees each cloud several times computes them once.
 
-A cache is a folder of shards named by what determines their content (teacher weights, preprocessing, stream and seed),
-so a stale one is never read. Each shard is one array file, written whole; a build that was killed goes on with the next
-missing shard, and a larger count only adds shards.
+A cache is a folder of shards named by what determines their content (teacher weights and their precision,
+preprocessing, stream and seed), so a stale one is never read. Each shard is one array file, written whole; a build that
+was killed goes on with the next missing shard, and a larger count only adds shards.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import time
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -51,7 +52,10 @@ def record_type(size: Preprocessing, width: int) -> np.dtype:
     )
 
 
-def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing) -> str:
+Precision = Literal["fp32", "bf16"]
+
+
+def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing, precision: Precision = "fp32") -> str:
     """Hexadecimal name of everything that determines the content."""
     config = stream.config.model_dump(mode="json")
     for file, source in zip(config["files"], stream.file_sources, strict=True):
@@ -72,23 +76,27 @@ def cache_key(teacher: str | Path, stream: ShapeStream, size: Preprocessing) -> 
         "points": stream.count,
         "seed": stream.seed,
     }
+    if precision != "fp32":
+        content["precision"] = precision
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @torch.no_grad()
-def _teacher_features(teacher: nn.Module, centers: Tensor, neighborhoods: Tensor) -> tuple[Tensor, Tensor]:
+def _teacher_features(
+    teacher: nn.Module, centers: Tensor, neighborhoods: Tensor, precision: Precision
+) -> tuple[Tensor, Tensor]:
     device = next(teacher.parameters()).device
     centers, neighborhoods = centers.to(device), neighborhoods.to(device)
-    with mixed_precision(device=device):
+    with mixed_precision(precision, device):
         tokens = teacher.tokenizer(neighborhoods)
         return tokens, teacher.encoder(tokens, teacher.position(centers))
 
 
-def _shard(teacher: nn.Module, batches, kind: np.dtype, advance) -> np.ndarray:
+def _shard(teacher: nn.Module, batches, kind: np.dtype, precision: Precision, advance) -> np.ndarray:
     records = np.empty(SHARD, kind)
     for start in range(0, SHARD, _BATCH):
         centers, neighborhoods = next(batches)
-        tokens, features = _teacher_features(teacher, centers, neighborhoods)
+        tokens, features = _teacher_features(teacher, centers, neighborhoods, precision)
         rows = records[start : start + _BATCH]
         rows["centers"], rows["neighborhoods"] = centers.numpy(), neighborhoods.numpy()
         rows["tokens"], rows["features"] = tokens.float().cpu().numpy(), features.float().cpu().numpy()
@@ -104,14 +112,16 @@ def build_cache(
     clouds: int,
     width: int,
     workers: int = 1,
+    precision: Precision = "fp32",
 ) -> list[Path]:
     """Write the shards that are missing for the first ``clouds`` clouds of the stream; processes share the work.
 
     Args:
         folder: of this cache alone.
-        teacher: frozen, in evaluation mode; it runs in bfloat16 where the device gains from it.
+        teacher: frozen, in evaluation mode.
         width: dimension d of the teacher's tokens.
         workers: processes that draw and group clouds beside the teacher.
+        precision: of the teacher's matrix products.
 
     Returns:
         the shard files, in the order of the stream.
@@ -134,7 +144,7 @@ def build_cache(
         for number in missing:
             if number != following:
                 batches = batches_from(dataset, Share(_BATCH), number * SHARD // _BATCH, workers)
-            records = _shard(teacher, batches, kind, lambda done: progress.advance(task, done))
+            records = _shard(teacher, batches, kind, precision, lambda done: progress.advance(task, done))
             following = number + 1
             try:
                 with replacing(paths[number]) as file:

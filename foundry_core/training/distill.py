@@ -23,6 +23,7 @@ from foundry_core.training.config import DistillConfig
 from foundry_core.training.held_out import HeldOutFidelity
 from foundry_core.training.loader import GroupedClouds, batches_from
 from foundry_core.training.loop import Run
+from foundry_core.training.precision import effective
 from foundry_core.training.probing import Every
 from foundry_core.training.specialist import answer_distance, task_file, teacher_classifier
 from foundry_core.training.student_config import student_architecture
@@ -214,8 +215,8 @@ def distill(
     start, heads, history = _start(config, architecture, teacher_card, source)
     classifier = None
     if config.task is not None:
-        path = task_file(config.data.files, config.task, source).path
-        classifier = teacher_classifier(teacher.backbone.eval(), path, size)
+        file = task_file(config.data.files, config.task, source)
+        classifier = teacher_classifier(teacher.backbone.eval(), file, size)
     task = Distillation(
         config, teacher.backbone, Student(architecture), None if start is None else start.backbone, classifier
     )
@@ -231,9 +232,10 @@ def distill(
     for frozen in filter(None, (teacher, classifier)):
         frozen.to(run.device)
     if config.cache:
-        folder = cache / cache_key(config.teacher, stream, size)
-        width = teacher_card.architecture.encoder.width
-        shards = build_cache(folder, teacher.backbone, stream, size, config.cache, width, config.loop.workers)
+        precision = effective(config.loop.precision, run.device)
+        folder = cache / cache_key(config.teacher, stream, size, precision)
+        width, workers = teacher_card.architecture.encoder.width, config.loop.workers
+        shards = build_cache(folder, teacher.backbone, stream, size, config.cache, width, workers, precision)
         dataset, workers = CachedFeatures(shards, config.cache, config.loop.seed), 0
     else:
         dataset, workers = GroupedClouds(stream, size), config.loop.workers

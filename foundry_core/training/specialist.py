@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -48,13 +46,17 @@ def _pooled_features(teacher: nn.Module, points: np.ndarray, size: Preprocessing
     return np.concatenate(found)
 
 
-def teacher_classifier(teacher: nn.Module, path: Path, size: Preprocessing) -> nn.Linear:
-    """The teacher's frozen classifier of a labelled shape set's train split, on pooled token features [B,2d].
+def teacher_classifier(teacher: nn.Module, file: ShapeFile, size: Preprocessing) -> nn.Linear:
+    """The teacher's frozen classifier of the labelled shapes that the stream takes from a set, on pooled token features
+    [B,2d].
 
     Raises:
         InputError: the set has no labels.
     """
-    shapes = load_shapes(path).train().labelled()
+    shapes = load_shapes(file.path).train()
+    if file.licences is not None:
+        shapes = shapes.with_licences(file.licences)
+    shapes = shapes.labelled()
     features = _pooled_features(teacher, shapes.points, size)
     scaler = StandardScaler().fit(features)
     fitted = LogisticRegression(C=STRENGTH, max_iter=2000).fit(scaler.transform(features), shapes.label)

@@ -39,9 +39,9 @@ def stream(seed: int = 0, **config) -> ShapeStream:
     return ShapeStream(StreamConfig(**config), SIZE.points, seed)
 
 
-def build(teacher, folder, clouds):
+def build(teacher, folder, clouds, precision="fp32"):
     network = load_model(teacher)[0].backbone
-    return cache.build_cache(folder, network, stream(), SIZE, clouds, 24, workers=0)
+    return cache.build_cache(folder, network, stream(), SIZE, clouds, 24, workers=0, precision=precision)
 
 
 def test_what_is_made_first_is_said_once(teacher, tmp_path, capsys):
@@ -109,6 +109,20 @@ def test_the_key_changes_with_weights_stream_and_content_but_not_with_the_place(
     save_model(tmp_path / "other", create_perception(card), card)
     others.append(cache.cache_key(tmp_path / "other", stream(**files(tmp_path / "copy.npz")), SIZE))
     assert len({key, *others}) == 6
+
+
+def test_a_cache_has_the_precision_of_its_training_and_one_of_bfloat16_another_name(teacher, tmp_path):
+    single, half = (np.load(build(teacher, tmp_path / name, 16, name)[0]) for name in ("fp32", "bf16"))
+    assert np.array_equal(single["centers"], half["centers"])
+    assert not np.array_equal(single["features"], half["features"])
+    centers, neighborhoods = (
+        torch.from_numpy(single[name][:8].astype(np.float32)) for name in ("centers", "neighborhoods")
+    )
+    with torch.no_grad():
+        expected = load_model(teacher)[0].backbone(centers, neighborhoods)["tokens"].numpy()
+    assert np.allclose(single["features"][:8], expected, atol=0.01)
+    key = cache.cache_key(teacher, stream(), SIZE)
+    assert cache.cache_key(teacher, stream(), SIZE, "fp32") == key != cache.cache_key(teacher, stream(), SIZE, "bf16")
 
 
 def test_a_torn_shard_is_named(teacher, tmp_path):

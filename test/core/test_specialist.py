@@ -13,6 +13,7 @@ from test_training import ARCHITECTURE, LOOP, PRETRAIN  # noqa: E402
 
 from foundry_core import geometry  # noqa: E402
 from foundry_core.architecture import Preprocessing  # noqa: E402
+from foundry_core.data.stream import ShapeFile  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.heads import pool  # noqa: E402
 from foundry_core.models.registry import load_model  # noqa: E402
@@ -68,7 +69,7 @@ def test_a_specialist_learns_the_answers_alone(teacher, tmp_path):
 def test_the_teachers_classifier_answers_as_it_was_fitted(teacher, tmp_path):
     path = write_set(tmp_path / "task.npz")
     network = load_model(teacher)[0].backbone.eval()
-    linear = teacher_classifier(network, path, SIZE)
+    linear = teacher_classifier(network, ShapeFile(path=path), SIZE)
     right = 0
     with np.load(path) as data, torch.no_grad():
         for points, label in zip(data["points"], data["label"], strict=True):
@@ -77,6 +78,20 @@ def test_the_teachers_classifier_answers_as_it_was_fitted(teacher, tmp_path):
             right += int(linear(pool(tokens)).argmax() == label)
     assert right == 40
     assert not any(parameter.requires_grad for parameter in linear.parameters())
+
+
+def test_the_classifier_learns_from_the_licences_that_the_stream_takes(teacher, tmp_path):
+    with np.load(write_set(tmp_path / "task.npz")) as data:
+        arrays = dict(data)
+    free = np.arange(40) < 20
+    np.savez(tmp_path / "free.npz", **{k: v if k == "class_names" else v[free] for k, v in arrays.items()})
+    np.savez(tmp_path / "task.npz", **arrays, licence=np.where(free, "CC0", "CC BY-NC"))
+    network = load_model(teacher)[0].backbone.eval()
+    chosen = ShapeFile(path=tmp_path / "task.npz", licences=["CC0"])
+    found, expected = (
+        teacher_classifier(network, file, SIZE) for file in (chosen, ShapeFile(path=tmp_path / "free.npz"))
+    )
+    assert torch.equal(found.weight, expected.weight) and torch.equal(found.bias, expected.bias)
 
 
 def test_equal_answers_are_no_distance_apart():
