@@ -155,6 +155,18 @@ def resolve(name: str, seed: int = 0) -> Source:
     return BASELINES.get(name.split(":", 1)[0] if ":" in name else "", _stored)(name, seed)
 
 
+def choose_budgets(source: Source, wanted: Sequence[int]) -> list[int | None]:
+    """Of a student's budgets those that are wanted, all without a wish; a baseline has the one in its name."""
+    if not source.budgets:
+        return [None]
+    if not wanted or source.name.count(":") >= 2:
+        return sorted(source.budgets, reverse=True)
+    chosen = [budget for budget in wanted if budget in source.budgets]
+    if not chosen:
+        raise InputError(f"--budget: {source.name} runs with {', '.join(map(str, source.budgets))}; name one of these")
+    return list(dict.fromkeys(chosen))
+
+
 def require_teachers(sources: Iterable[Source]) -> None:
     """Check that the teachers which cards name are at hand, with the weights that the students were made from.
 

@@ -20,7 +20,15 @@ from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
 from foundry_core.evaluation.answers import Answers, ask_teacher, collect, same_tokenizer
 from foundry_core.evaluation.corruptions import Shift, corrupt_all
-from foundry_core.evaluation.features import HISTOGRAM, Groups, Source, group_clouds, require_teachers, resolve
+from foundry_core.evaluation.features import (
+    HISTOGRAM,
+    Groups,
+    Source,
+    choose_budgets,
+    group_clouds,
+    require_teachers,
+    resolve,
+)
 from foundry_core.evaluation.measures import linear_cka, neighbor_agreement
 from foundry_core.evaluation.probe import Split, fit_probe
 from foundry_core.models.heads import pool
@@ -104,18 +112,6 @@ def choose_teacher(sources: Sequence[Source], named: str | None) -> Source:
         if source.size != teacher.size:
             raise InputError(f"{source.name}: sees other patches than {name}; its tokens cannot be compared")
     return teacher
-
-
-def choose_budgets(source: Source, wanted: Sequence[int]) -> list[int | None]:
-    """Of a student's budgets those that are wanted, all without a wish; a baseline has the one in its name."""
-    if not source.budgets:
-        return [None]
-    if not wanted or source.name.count(":") >= 2:
-        return sorted(source.budgets, reverse=True)
-    chosen = [budget for budget in wanted if budget in source.budgets]
-    if not chosen:
-        raise InputError(f"--budget: {source.name} runs with {', '.join(map(str, source.budgets))}; name one of these")
-    return list(dict.fromkeys(chosen))
 
 
 def load_sources(models: Sequence[str], seed: int) -> list[Source]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from foundry_core.data.shapes import ShapeSet
 from foundry_core.errors import InputError
+from foundry_core.evaluation.part_metrics import part_iou
 from foundry_core.evaluation.uncertainty import auroc, ece, ece_of_perfect
 from foundry_core.geometry import Batch
 from foundry_core.runtime.head_perceiver import HeadPerceiver
@@ -82,14 +83,6 @@ def _classes(perceiver: HeadPerceiver, shapes: ShapeSet, read: Read) -> dict[str
         metrics["unknown_auroc"] = auroc(score, ~known)
         metrics["unknown_rejected_percent"] = 100 * float(rejected[~known].mean())
     return metrics
-
-
-def part_iou(true: np.ndarray, found: np.ndarray, parts: np.ndarray) -> float:
-    """Mean over ``parts`` of the intersection over union of true and found parts int [n] of one shape; a part that is
-    in neither counts as 1."""
-    both = [((true == part) & (found == part)).sum() for part in parts]
-    either = [((true == part) | (found == part)).sum() for part in parts]
-    return float(np.mean([a / b if b else 1.0 for a, b in zip(both, either, strict=True)]))
 
 
 def _parts(perceiver: HeadPerceiver, shapes: ShapeSet, read: Read) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from foundry_core.errors import InputError
+from foundry_core.evaluation.part_metrics import part_iou
 from foundry_core.records import FrameResult, names_of, positions
 from foundry_core.runtime.objects import UNKNOWN
 from foundry_core.scene.config import SceneConfig
@@ -130,11 +131,8 @@ def join_points(points: np.ndarray, others: np.ndarray) -> np.ndarray:
 def mean_part_iou(true: np.ndarray, found: np.ndarray) -> float:
     """Mean IoU over the parts (ids >= 0) that are present in ``true`` or ``found``, int [n] each."""
     present = np.union1d(true, found)
-    ious = [
-        np.count_nonzero((true == part) & (found == part)) / np.count_nonzero((true == part) | (found == part))
-        for part in present[present >= 0]
-    ]
-    return float(np.mean(ious)) if ious else 0.0
+    present = present[present >= 0]
+    return part_iou(true, found, present) if len(present) else 0.0
 
 
 def _translation(theirs: Mapping[int, str], ours: Mapping[int, str]) -> dict[int, int]:

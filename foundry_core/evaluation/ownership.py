@@ -13,8 +13,7 @@ from foundry_core import geometry
 from foundry_core.colors import class_color
 from foundry_core.errors import InputError
 from foundry_core.evaluation.answers import ask
-from foundry_core.evaluation.features import Groups, Source
-from foundry_core.evaluation.fidelity import choose_budgets
+from foundry_core.evaluation.features import Groups, Source, choose_budgets
 from foundry_core.evaluation.pictures import pyplot, save_figure
 
 

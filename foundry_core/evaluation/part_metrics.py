@@ -14,6 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 
+def part_iou(true: np.ndarray, found: np.ndarray, parts: np.ndarray) -> float:
+    """Mean over ``parts`` of the intersection over union of true and found parts int [n] of one shape; a part that is
+    in neither counts as 1."""
+    both = [((true == part) & (found == part)).sum() for part in parts]
+    either = [((true == part) | (found == part)).sum() for part in parts]
+    return float(np.mean([a / b if b else 1.0 for a, b in zip(both, either, strict=True)]))
+
+
 @dataclass(frozen=True)
 class PartScores:
     """IoU of shapes, float64 [M]; NaN for a shape without a known point.

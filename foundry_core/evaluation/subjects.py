@@ -15,6 +15,7 @@ from foundry_core.evaluation.features import (
     RANDOM,
     Groups,
     Source,
+    choose_budgets,
     group_clouds,
     histogram_features,
     pooled_features,
@@ -67,12 +68,7 @@ def subjects(models: Sequence[str], budgets: Sequence[int], seed: int, without_n
             found.append(Subject(name))
             continue
         source = resolve(name, seed)
-        if not source.budgets or not budgets or name.count(":") >= 2:  # a baseline has its budget in its name
-            found.append(Subject(name, source, seed))
-            continue
-        chosen = [budget for budget in dict.fromkeys(budgets) if budget in source.budgets]
-        if not chosen:
-            raise InputError(f"--budget: {name} runs with {', '.join(map(str, source.budgets))}; name one of these")
+        chosen = choose_budgets(source, budgets) if budgets else [source.budget]
         found += [Subject(name, replace(source, budget=budget), seed) for budget in chosen]
     return found
 
