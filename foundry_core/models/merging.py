@@ -153,9 +153,7 @@ class Merged(nn.Module):
         positions = self.teacher.position(centers)
         b, g, _ = x.shape
         size = torch.ones(b, g, device=x.device)
-        assignment = torch.eye(g, device=x.device).repeat(
-            b, 1, 1
-        )  # (B, G, n): which of the n tokens left owns each of the G
+        assignment = torch.eye(g, device=x.device).repeat(b, 1, 1)  # (B, G, n): the token left that owns each of the G
         supertokens = min(budget or self.supertokens, g)
         if self.method not in MATCHING and supertokens < g:
             assignment = self._clusters(x + positions, centers, supertokens)
