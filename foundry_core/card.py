@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from pydantic import Field, model_validator
 
 from foundry_core.architecture import Architecture, Preprocessing
 from foundry_core.errors import InputError
-from foundry_core.files import write_atomically
+from foundry_core.files import write_together
 from foundry_core.schema import Settings, parse
 
 CARD_FILE = "card.json"
@@ -164,26 +165,40 @@ def load_card(directory: str | Path, verify: bool = True) -> ModelCard:
         raise InputError(f"{path}: not valid JSON; restore the model directory") from None
     card = parse(ModelCard, values, path)
     if verify:
-        for name, expected in card.files.items():
-            file = directory / name
-            if Path(name).name != name:
-                raise InputError(f"{path}: files: '{name}' is not a plain file name; restore the model directory")
-            if not file.is_file():
-                raise InputError(f"{file}: missing, though the card names it; restore the model directory")
-            if sha256(file) != expected:
-                raise InputError(f"{file}: wrong SHA-256, the file is damaged or was replaced; restore the directory")
+        check_files(directory, card.files)
     return card
 
 
-def write_card(directory: str | Path, card: ModelCard) -> ModelCard:
-    """Write the card with the current hashes of the directory's model files; the card comes last, as the seal."""
+def check_files(directory: Path, files: Mapping[str, str]) -> None:
+    """Raise InputError for a file (name -> SHA-256) of a model directory that is missing or has another hash."""
+    for name, expected in files.items():
+        file = directory / name
+        if Path(name).name != name:
+            raise InputError(
+                f"{directory / CARD_FILE}: files: '{name}' is not a plain file name; restore the model directory"
+            )
+        if not file.is_file():
+            raise InputError(f"{file}: missing, though the card names it; restore the model directory")
+        if sha256(file) != expected:
+            raise InputError(f"{file}: wrong SHA-256, the file is damaged or was replaced; restore the directory")
+
+
+def write_card(directory: str | Path, card: ModelCard, new: Mapping[str, bytes] | None = None) -> ModelCard:
+    """Write the card with the hashes of the directory's model files; it comes last, as the seal.
+
+    Args:
+        new: files to write with it, by name; the others keep the hashes that the card has of them, and nothing is
+            replaced before all is on the disk. None: every model file is taken as it is there.
+    """
     directory = Path(directory)
-    files = {
-        path.name: sha256(path) for path in sorted(directory.iterdir()) if path.suffix in SEALED and path.is_file()
-    }
-    card = card.model_copy(update={"files": files})
+    if new is None:
+        files = {path.name: sha256(path) for path in directory.iterdir() if path.suffix in SEALED and path.is_file()}
+    else:
+        files = card.files | {name: hashlib.sha256(data).hexdigest() for name, data in new.items()}
+    card = card.model_copy(update={"files": dict(sorted(files.items()))})
     text = json.dumps(card.model_dump(), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(directory / CARD_FILE, text.encode())
+    written = {directory / name: data for name, data in (new or {}).items()}
+    write_together({directory / CARD_FILE: text.encode(), **written})
     return card
 
 

@@ -7,8 +7,8 @@ import ctypes
 import glob
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,6 +46,19 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """Write ``data`` to a file, as :func:`replacing` does."""
     with replacing(path) as stream:
         stream.write(data)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write several files, as :func:`replacing` does: none is replaced before all are on the disk, the first one last.
+
+    So the first one is the seal of the others.
+    """
+    with ExitStack() as stack:
+        streams = [stack.enter_context(replacing(path)) for path in files]  # left in the reverse order
+        for stream, data in zip(streams, files.values(), strict=True):
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def remove_torn(folder: Path, name: str | None = None) -> None:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from foundry_core.card import CARD_FILE, GRAPH_FILE, ModelCard, find_model, load_card, write_card
+from foundry_core.card import CARD_FILE, GRAPH_FILE, ModelCard, check_files, find_model, load_card, write_card
 from foundry_core.errors import InputError
 from foundry_core.export.graph import convert, serialize
 from foundry_core.export.quantize import quantize
 from foundry_core.export.verify import accuracy_drop, agreement, read_split
-from foundry_core.files import write_atomically
 from foundry_core.models.registry import load_model
 from foundry_core.runtime.openvino_session import require_openvino
 from foundry_core.runtime.session import Precision, graph_files, open_session
@@ -73,7 +72,7 @@ def export_model(
     directory = find_model(name_or_path)
     network, card = load_model(directory)
     target = directory if out is None else Path(out)
-    card_there = _card_there(target, card)
+    card_there = _card_there(target, card, written(names[0]))
     model = convert(network, card)
     if precision == "int8":
         model = quantize(model, card)
@@ -87,10 +86,7 @@ def export_model(
         drop = None if check is None else accuracy_drop(session, network, card, split)
         if reason := loss(precision, drop):
             raise InputError(f"{check}: {reason}")
-        target.mkdir(parents=True, exist_ok=True)
-        for name in files:
-            write_atomically(target / name, (draft / name).read_bytes())
-    write_card(target, card_there)
+        write_card(target, card_there, {name: (draft / name).read_bytes() for name in files})
     return Export([target / name for name in files], differences, cosine, drop)
 
 
@@ -111,15 +107,26 @@ def loss(precision: Precision, drop: float | None) -> str:
     return f"{precision}: probe accuracy drops by {drop:.2f} points, above {MAX_DROP}"
 
 
-def _card_there(target: Path, card: ModelCard) -> ModelCard:
-    """The card that ``target`` will have: the model's own, which one already there must equal but for its files."""
+def _card_there(target: Path, card: ModelCard, replaced: list[str]) -> ModelCard:
+    """The card that ``target`` will have: the model's own, with the files there that are not going to be replaced.
+
+    A card already there must equal it but for its files, and those that stay must be whole.
+    """
+    kept: dict[str, str] = {}
     if (target / CARD_FILE).is_file():
         there = load_card(target, verify=False)
         if there.model_copy(update={"files": {}}) != card.model_copy(update={"files": {}}):
             raise InputError(f"{target}: holds another model, {there.name}; give another --out")
+        kept = {name: digest for name, digest in there.files.items() if name not in replaced}
+        check_files(target, kept)
     elif target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target}: is no model directory and not empty; give another --out")
-    return card
+    return card.model_copy(update={"files": kept})
+
+
+def written(name: str) -> list[str]:
+    """The files of a graph of this name: OpenVINO's weights are in one of their own."""
+    return [name, str(Path(name).with_suffix(".bin"))] if name.endswith(".xml") else [name]
 
 
 def write_graph(
@@ -128,11 +135,11 @@ def write_graph(
     """Write a serialized ONNX graph in its format to the folder ``draft`` as ``name``; the names of the files."""
     if format == "onnx":
         (draft / name).write_bytes(data)
-        return [name]
+        return written(name)
     from foundry_core.export.to_openvino import write_openvino
 
     source = draft / f"source.{GRAPH_FILE}"
     source.write_bytes(data)
     write_openvino(source, draft / name, card, precision)
     source.unlink()
-    return [name, str(Path(name).with_suffix(".bin"))]
+    return written(name)

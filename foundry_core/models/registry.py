@@ -12,7 +12,6 @@ from torch import nn
 from foundry_core.architecture import Architecture
 from foundry_core.card import WEIGHTS_FILE, ModelCard, find_model, load_card, write_card
 from foundry_core.errors import InputError
-from foundry_core.files import write_atomically
 from foundry_core.models.heads import Perception
 from foundry_core.models.student import Student
 from foundry_core.models.teacher import Teacher
@@ -70,12 +69,14 @@ def save_model(directory: str | Path, network: Perception, card: ModelCard) -> M
     """Write ``model.safetensors`` and ``card.json``; graphs exported from earlier weights are removed."""
     directory = Path(directory)
     state = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
-    write_atomically(directory / WEIGHTS_FILE, save(state))
+    count = sum(parameter.numel() for parameter in network.parameters())
+    card = write_card(
+        directory, card.model_copy(update={"parameters": count, "files": {}}), {WEIGHTS_FILE: save(state)}
+    )
     for suffix in (".onnx", ".xml", ".bin"):
         for graph in directory.glob(f"model*{suffix}"):
             graph.unlink()
-    count = sum(parameter.numel() for parameter in network.parameters())
-    return write_card(directory, card.model_copy(update={"parameters": count}))
+    return card
 
 
 def random_teacher(card: ModelCard, seed: int) -> Teacher:

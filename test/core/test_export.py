@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The exact rewrites and the exported graphs against the training graph."""
 
+import errno
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ onnx = pytest.importorskip("onnx")
 
 from test_models import TINY, card, tiny_student  # noqa: E402
 
-from foundry_core.card import list_models, load_card  # noqa: E402
+from foundry_core.card import list_models, load_card, sha256  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.export import quantize, write  # noqa: E402
 from foundry_core.export.graph import example_inputs, perceive  # noqa: E402
@@ -188,6 +191,59 @@ def test_what_does_not_agree_is_not_written(student, tmp_path, monkeypatch):
     save_model(tmp_path / "another", shaken(TINY), another)
     with pytest.raises(InputError, match="holds another model, another"):
         export_model(student, out=tmp_path / "another")
+
+
+@pytest.fixture
+def drafts(tmp_path, monkeypatch):
+    """A model directory, and the content of each graph that an export of it writes; nothing is converted."""
+    save_model(tmp_path / "tiny", *elastic())
+    content = [b"graph"]
+
+    def write_graph(draft, format, precision, data, card, name):
+        for number, file in enumerate(write.written(name)):
+            (draft / file).write_bytes(content[0] + bytes([number]))
+        return write.written(name)
+
+    for name in ("require_openvino", "convert", "quantize", "serialize", "open_session"):
+        monkeypatch.setattr(write, name, lambda *_: None)
+    monkeypatch.setattr(write, "write_graph", write_graph)
+    monkeypatch.setattr(write, "agreement", lambda *_: ({"tokens": 0.0}, 1.0))
+    return tmp_path / "tiny", content
+
+
+def test_what_the_export_does_not_write_keeps_its_seal(drafts):
+    directory, _ = drafts
+    export_model(directory)
+    sealed = load_card(directory).files
+    (directory / "model.stray.onnx").write_bytes(b"stray")
+    out = directory.parent / "out"
+    shutil.copytree(directory, out)
+    export_model(directory, precision="int8", out=out)
+    assert load_card(out).files == sealed | {"model.int8.onnx": sha256(out / "model.int8.onnx")}
+    (out / "model.int8.onnx").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="out/model.int8.onnx: wrong SHA-256"):
+        export_model(directory, out=out)
+    export_model(directory, precision="int8", out=out)  # what is written anew may be damaged
+    assert load_card(out).files.keys() == sealed.keys() | {"model.int8.onnx"}
+
+
+def test_a_disk_that_fills_up_leaves_the_directory_as_it_was(drafts, monkeypatch):
+    directory, content = drafts
+    export_model(directory, "openvino")
+    before = {path.name: path.read_bytes() for path in directory.iterdir()}
+    content[0], syncs, sync = b"another", [], os.fsync
+
+    def full(handle):
+        syncs.append(handle)
+        if len(syncs) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_model(directory, "openvino")
+    assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
+    load_card(directory)
 
 
 @pytest.mark.parametrize("lost", [0.4, 0.6])
