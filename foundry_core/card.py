@@ -125,6 +125,7 @@ class ModelCard(Settings):
     training: list[Training] = []
     metrics: list[Metric] = []
     files: dict[str, str] = Field({}, description="file name -> SHA-256")
+    weights_sha256: str = Field("", description="of the weights that the graphs are of, where the directory has none")
 
     @model_validator(mode="after")
     def _default_is_a_budget(self) -> ModelCard:

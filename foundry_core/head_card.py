@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from foundry_core.card import GRAPH_FILE, WEIGHTS_FILE, Metric, ModelCard, Training, sha256
+from foundry_core.card import CARD_FILE, GRAPH_FILE, WEIGHTS_FILE, Metric, ModelCard, Training, sha256
 from foundry_core.errors import InputError
 from foundry_core.files import write_atomically
 from foundry_core.schema import Settings, parse
@@ -25,8 +25,18 @@ Kind = Literal["linear", "mlp", "parts", "ncm"]
 
 
 def fingerprint(card: ModelCard) -> str:
-    """SHA-256 of a model's weights (of its graph, where the directory has none)."""
-    return card.files.get(WEIGHTS_FILE) or card.files.get(GRAPH_FILE, "")
+    """SHA-256 of a model's weights (of its graph, where the directory neither has them nor names them).
+
+    Raises:
+        InputError: the card has none of these.
+    """
+    found = card.files.get(WEIGHTS_FILE) or card.weights_sha256 or card.files.get(GRAPH_FILE)
+    if not found:
+        raise InputError(
+            f"{card.name}: its {CARD_FILE} does not say which weights its graphs are of; write the directory anew with "
+            f"`foundry export --model MODEL --out DIR`"
+        )
+    return found
 
 
 def family(card: ModelCard) -> str:

@@ -8,11 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from foundry_core.card import CARD_FILE, GRAPH_FILE, ModelCard, check_files, find_model, load_card, write_card
+from foundry_core.card import (
+    CARD_FILE,
+    GRAPH_FILE,
+    WEIGHTS_FILE,
+    ModelCard,
+    check_files,
+    find_model,
+    load_card,
+    sha256,
+    write_card,
+)
 from foundry_core.errors import InputError
 from foundry_core.export.graph import convert, serialize
 from foundry_core.export.quantize import quantize
 from foundry_core.export.verify import accuracy_drop, agreement, read_split
+from foundry_core.files import require_writable
 from foundry_core.models.registry import load_model
 from foundry_core.runtime.openvino_session import require_openvino
 from foundry_core.runtime.session import Precision, graph_files, open_session
@@ -63,7 +74,8 @@ def export_model(
 
     Raises:
         InputError: the graph does not agree with torch as well as its precision must, or a runtime is missing;
-            nothing is written then. A missing runtime or a bad shape set is found before any work.
+            nothing is written then. A missing runtime, a bad shape set or an ``out`` that cannot be written is found
+            before any work.
     """
     names = graph_files(RUNTIME[format], precision)
     if format == "openvino":
@@ -72,7 +84,8 @@ def export_model(
     directory = find_model(name_or_path)
     network, card = load_model(directory)
     target = directory if out is None else Path(out)
-    card_there = _card_there(target, card, written(names[0]))
+    card_there = _card_there(target, card, sha256(directory / WEIGHTS_FILE), written(names[0]))
+    require_writable(target / CARD_FILE, "--out")
     model = convert(network, card)
     if precision == "int8":
         model = quantize(model, card)
@@ -107,21 +120,25 @@ def loss(precision: Precision, drop: float | None) -> str:
     return f"{precision}: probe accuracy drops by {drop:.2f} points, above {MAX_DROP}"
 
 
-def _card_there(target: Path, card: ModelCard, replaced: list[str]) -> ModelCard:
+def _card_there(target: Path, card: ModelCard, weights: str, replaced: list[str]) -> ModelCard:
     """The card that ``target`` will have: the model's own, with the files there that are not going to be replaced.
 
-    A card already there must equal it but for its files, and those that stay must be whole.
+    A card already there must equal it but for its files and be of the same weights (SHA-256), and files that stay must
+    be whole.
     """
     kept: dict[str, str] = {}
     if (target / CARD_FILE).is_file():
         there = load_card(target, verify=False)
-        if there.model_copy(update={"files": {}}) != card.model_copy(update={"files": {}}):
-            raise InputError(f"{target}: holds another model, {there.name}; give another --out")
+        plain = {"files": {}, "weights_sha256": ""}
+        same = there.model_copy(update=plain) == card.model_copy(update=plain)
+        if not same or (there.files.get(WEIGHTS_FILE) or there.weights_sha256) != weights:
+            what = f"other weights of {there.name}" if same else f"another model, {there.name}"
+            raise InputError(f"{target}: holds {what}; give another --out")
         kept = {name: digest for name, digest in there.files.items() if name not in replaced}
         check_files(target, kept)
     elif target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target}: is no model directory and not empty; give another --out")
-    return card.model_copy(update={"files": kept})
+    return card.model_copy(update={"files": kept, "weights_sha256": "" if WEIGHTS_FILE in kept else weights})
 
 
 def written(name: str) -> list[str]:

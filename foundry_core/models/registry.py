@@ -70,9 +70,8 @@ def save_model(directory: str | Path, network: Perception, card: ModelCard) -> M
     directory = Path(directory)
     state = {key: value.detach().contiguous() for key, value in network.state_dict().items()}
     count = sum(parameter.numel() for parameter in network.parameters())
-    card = write_card(
-        directory, card.model_copy(update={"parameters": count, "files": {}}), {WEIGHTS_FILE: save(state)}
-    )
+    card = card.model_copy(update={"parameters": count, "files": {}, "weights_sha256": ""})
+    card = write_card(directory, card, {WEIGHTS_FILE: save(state)})
     for suffix in (".onnx", ".xml", ".bin"):
         for graph in directory.glob(f"model*{suffix}"):
             graph.unlink()

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ onnx = pytest.importorskip("onnx")
 
 from test_models import TINY, card, tiny_student  # noqa: E402
 
-from foundry_core.card import list_models, load_card, sha256  # noqa: E402
+from foundry_core.card import WEIGHTS_FILE, list_models, load_card, sha256  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.export import quantize, write  # noqa: E402
 from foundry_core.export.graph import example_inputs, perceive  # noqa: E402
 from foundry_core.export.rewrite import for_inference  # noqa: E402
 from foundry_core.export.rewrite_student import BASELINES, balanced  # noqa: E402
 from foundry_core.export.write import export_graph, export_model  # noqa: E402
+from foundry_core.head_card import family, fingerprint  # noqa: E402
 from foundry_core.models.registry import create_perception, load_model, save_model  # noqa: E402
 from foundry_core.models.supertokens import sinkhorn  # noqa: E402
 from foundry_core.runtime import openvino_session  # noqa: E402
@@ -225,6 +227,33 @@ def test_what_the_export_does_not_write_keeps_its_seal(drafts):
         export_model(directory, out=out)
     export_model(directory, precision="int8", out=out)  # what is written anew may be damaged
     assert load_card(out).files.keys() == sealed.keys() | {"model.int8.onnx"}
+
+
+def test_an_exported_directory_says_which_weights_its_graphs_are_of(drafts):
+    directory, _ = drafts
+    out = directory.parent / "out"
+    for format in ("onnx", "openvino"):
+        export_model(directory, format, "int8", out=out)
+        assert fingerprint(load_card(out)) == fingerprint(load_card(directory)) == sha256(directory / WEIGHTS_FILE)
+    assert family(load_card(out)) == family(load_card(directory))
+    export_model(directory)
+    assert not load_card(directory).weights_sha256
+    network, model_card = load_model(directory)
+    with torch.no_grad():
+        next(network.parameters()).add_(1.0)
+    save_model(directory, network, model_card)
+    with pytest.raises(InputError, match="out: holds other weights of tiny; give another --out"):
+        export_model(directory, out=out)
+    unnamed = load_card(out).model_copy(update={"weights_sha256": ""})
+    with pytest.raises(InputError, match="does not say which weights its graphs are of; write the directory anew"):
+        fingerprint(unnamed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_an_out_that_cannot_be_written_is_found_before_any_work(drafts, monkeypatch):
+    monkeypatch.setattr(write, "convert", lambda *_: pytest.fail("the graph was made first"))
+    with pytest.raises(InputError, match="^/proc/foo.*: cannot be written .*; give another --out"):
+        export_model(drafts[0], out="/proc/foo")
 
 
 def test_a_disk_that_fills_up_leaves_the_directory_as_it_was(drafts, monkeypatch):
