@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from foundry_core.cli.common import DEFAULT_MODEL, console, require_writable
+from foundry_core.cli.common import (
+    DEFAULT_MODEL,
+    Precision,
+    PrecisionOption,
+    Runtime,
+    RuntimeOption,
+    console,
+    require_writable,
+)
 from foundry_core.errors import InputError
 
 
@@ -26,6 +34,8 @@ def register(app: typer.Typer) -> None:
             DEFAULT_MODEL
         ),
         forget: Annotated[bool, typer.Option("--forget", help="remove the class LABEL instead")] = False,
+        runtime: RuntimeOption = Runtime.onnxruntime,
+        precision: PrecisionOption = Precision.fp32,
     ) -> None:
         """Teach a model a class from a few examples, without training.
 
@@ -36,8 +46,11 @@ def register(app: typer.Typer) -> None:
         Example: foundry teach hydrant view1.ply view2.ply view3.ply --file taught.npz
 
         Example: foundry teach hydrant --file taught.npz --forget
+
+        Example: foundry teach hydrant view1.ply --model edge-int8 --precision int8
         """
         from foundry_core.clouds import read_cloud, require_shape
+        from foundry_core.head_card import fingerprint
         from foundry_core.runtime.perceiver import Perceiver, PerceiverConfig
         from foundry_core.runtime.teach import TaughtClasses, ordinary_objects
 
@@ -46,7 +59,8 @@ def register(app: typer.Typer) -> None:
         if bool(paths) == forget:
             raise InputError("--forget takes no clouds" if forget else f"label '{label}': give at least one cloud")
         require_writable(file, "--file", *(paths or []))
-        perceiver = Perceiver(model, PerceiverConfig())
+        perceiver = Perceiver(model, PerceiverConfig(runtime=runtime.value, precision=precision.value))
+        fingerprint(perceiver.card)  # without one, the file would fit every model
         taught = TaughtClasses.load(file, perceiver.card) if file.exists() or forget else TaughtClasses(perceiver.card)
         if forget:
             console.print(taught.forget(label))

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from street_scene import BOX, POLE, street
 
+from foundry_core.card import load_card, write_card
 from foundry_core.cli.main import main
 from foundry_core.clouds import Cloud
 from foundry_core.errors import InputError
+from foundry_core.runtime import teach
 from foundry_core.runtime.fewshot import FewShotHead, Space
 from foundry_core.runtime.perceiver import Perceiver
 from foundry_core.runtime.pipeline import Pipeline
@@ -213,3 +217,19 @@ def test_teach_and_predict_from_files(tiny_model, tmp_path, capsys):
         assert foundry(*arguments) == 2
         error = capsys.readouterr().err
         assert complaint in error and error.count("\n") == 1
+
+
+def test_a_directory_of_another_form_alone_is_taught(tiny_model, tmp_path, foundry, monkeypatch):
+    directory = tmp_path / "int8"
+    shutil.copytree(tiny_model, directory)
+    (directory / "model.onnx").rename(directory / "model.int8.onnx")
+    np.save(tmp_path / "disc.npy", disc(0))
+    monkeypatch.setattr(teach, "ordinary_objects", lambda perceiver: ordinary_objects(perceiver, per_class=2))
+    command = ("teach", "disc", tmp_path / "disc.npy", "--file", tmp_path / "taught.npz", "--model", directory)
+    write_card(directory, load_card(directory, verify=False))
+    code, _, err = foundry(*command, "--precision", "int8")
+    assert code == 2 and "does not say which weights its graphs are of" in err
+    write_card(directory, load_card(directory).model_copy(update={"weights_sha256": "0" * 64}))
+    assert foundry(*command, "--precision", "int8")[0] == 0
+    with np.load(tmp_path / "taught.npz") as file:
+        assert file["fingerprint"] == "0" * 64
