@@ -203,6 +203,11 @@ def write_card(directory: str | Path, card: ModelCard, new: Mapping[str, bytes] 
     return card
 
 
+def graphs_in(directory: str | Path) -> list[str]:
+    """Names of the exported graphs in a model directory."""
+    return sorted(path.name for path in Path(directory).glob("model*") if path.suffix in (".onnx", ".xml"))
+
+
 def share_directory() -> Path:
     """The folder that holds ``config``, ``launch`` and ``resource``: the checkout's, or the installed share folder."""
     checkout = Path(__file__).resolve().parent.parent

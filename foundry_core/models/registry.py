@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from foundry_core.architecture import Architecture
-from foundry_core.card import WEIGHTS_FILE, ModelCard, find_model, load_card, write_card
+from foundry_core.card import WEIGHTS_FILE, ModelCard, find_model, graphs_in, load_card, write_card
 from foundry_core.errors import InputError
 from foundry_core.models.heads import Perception
 from foundry_core.models.student import Student
@@ -49,6 +49,9 @@ def load_model(name_or_path: str | Path) -> tuple[Perception, ModelCard]:
     try:
         weights = load_file(path)
     except FileNotFoundError:
+        if graphs := graphs_in(directory):
+            holds = f"the directory holds exported graphs alone ({', '.join(graphs)})"
+            raise InputError(f"{path}: missing; {holds}; give the one that they were exported from") from None
         raise InputError(f"{path}: missing; restore the model directory") from None
     except Exception as error:  # safetensors has an exception type of its own for torn files
         raise InputError(f"{path}: not readable as safetensors ({error}); restore the model directory") from None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from foundry_core.card import GRAPH_FILE, ModelCard
+from foundry_core.card import GRAPH_FILE, WEIGHTS_FILE, ModelCard, graphs_in
 from foundry_core.errors import InputError
 from foundry_core.runtime.graph_file import GraphFile
 
@@ -226,9 +227,14 @@ def find_graph(directory: str | Path, runtime: Runtime, precision: Precision) ->
     for name in names:
         if (Path(directory) / name).is_file():
             return Path(directory) / name
-    how = "" if (runtime, precision) == ("onnxruntime", "fp32") else f" --precision {precision} --out DIR"
+    holds = ", ".join(graphs_in(directory)) or "no graph"
+    model = shlex.quote(str(directory))
+    if not (Path(directory) / WEIGHTS_FILE).is_file():
+        holds, model = f"{holds}, and no weights: MODEL is one with {WEIGHTS_FILE}", "MODEL"
+    form = f"--format openvino --precision {precision}" if runtime == "openvino" else f"--precision {precision}"
     raise InputError(
-        f"{Path(directory) / names[-1]}: missing; export it with `foundry export{how}` or restore the model directory"
+        f"{Path(directory) / names[0]}: missing; export it with `foundry export --model {model} {form} --out DIR` and "
+        f"give that DIR; the directory holds {holds}"
     )
 
 

@@ -11,7 +11,9 @@ import pytest
 from tiny_model import write_tiny_model
 
 from foundry_core.card import load_card, write_card
+from foundry_core.errors import InputError
 from foundry_core.runtime import openvino_session
+from foundry_core.runtime.session import find_graph
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def test_embed_and_predict_run_the_form_that_is_asked_for(model, files, foundry)
     assert code == 0, err
     assert json.loads(answer.read_text())[0]["label"] == "pole"
     code, _, err = foundry("predict", files / "pole.npy", "--model", model)
-    assert code == 2 and "model.onnx: missing; export it with `foundry export`" in err
+    words = "export it with `foundry export --model MODEL --precision fp32 --out DIR` and give that DIR; the directory "
+    words += "holds model.int8.onnx, and no weights: MODEL is one with model.safetensors"
+    assert code == 2 and f"model.onnx: missing; {words}" in err
 
 
 def test_a_form_that_is_not_there_is_named_in_one_line(tiny_model, files, foundry, monkeypatch):
@@ -58,13 +62,28 @@ def test_a_form_that_is_not_there_is_named_in_one_line(tiny_model, files, foundr
     monkeypatch.setattr(openvino_session, "openvino", None)
     for command in (embed, predict):
         for options, words in (
-            (("--precision", "int8"), "model.int8.onnx: missing; export it with `foundry export --precision int8"),
+            (
+                ("--precision", "int8"),
+                "model.int8.onnx: missing; export it with `foundry export --model MODEL --precision int8 --out DIR`",
+            ),
             (("--precision", "bf16"), "bf16: onnxruntime has no bfloat16 kernels on a CPU; take openvino"),
             (("--runtime", "openvino"), "runtime openvino is not installed: pip install 'foundry_ros[openvino]'"),
         ):
             code, out, err = foundry(*command, *options)
             assert (code, out, err.count("\n")) == (2, "", 1) and words in err
     assert not (files / "f.npz").exists()
+
+
+def test_a_missing_graph_is_made_by_the_command_that_the_line_names(model, tmp_path):
+    whole = shutil.copytree(model, tmp_path / "a model")
+    (whole / "model.safetensors").touch()
+    for name in ("model.onnx", "model.int8.onnx"):
+        (whole / name).unlink()
+        how = f"{name}: missing; export it with `foundry export --model '{whole}' --precision"
+        with pytest.raises(InputError, match=f"{how} (fp32|int8) --out DIR` and give that DIR; the directory holds"):
+            find_graph(whole, "onnxruntime", "int8" if "int8" in name else "fp32")
+    with pytest.raises(InputError, match="--format openvino --precision fp32 --out DIR` .* holds no graph$"):
+        find_graph(whole, "openvino", "fp32")
 
 
 def test_openvino_gives_what_onnxruntime_gives(model, files):

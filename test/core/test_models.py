@@ -13,7 +13,7 @@ from foundry_core.architecture import (  # noqa: E402
     SupertokenConfig,
     TokenizerConfig,
 )
-from foundry_core.card import Heads, ModelCard, ObjectHead, PartHead  # noqa: E402
+from foundry_core.card import Heads, ModelCard, ObjectHead, PartHead, load_card, write_card  # noqa: E402
 from foundry_core.data.compositions import compose  # noqa: E402
 from foundry_core.errors import InputError  # noqa: E402
 from foundry_core.models.masked import MaskedAutoencoder, chamfer, random_masks  # noqa: E402
@@ -208,6 +208,10 @@ def test_damaged_model_directories_are_named(tmp_path):
     weights.unlink()
     with pytest.raises(InputError, match="model.safetensors: missing"):
         load_model(directory)
+    (directory / "model.int8.onnx").touch()
+    write_card(directory, load_card(directory, verify=False))
+    with pytest.raises(InputError, match=r"safetensors: missing; .* exported graphs alone \(model.int8.onnx\); give"):
+        load_model(directory)
     (directory / "card.json").write_text("{")
     with pytest.raises(InputError, match="card.json: not valid JSON"):
         load_model(directory)
@@ -218,8 +222,6 @@ def test_damaged_model_directories_are_named(tmp_path):
 def test_weights_that_do_not_fit_the_card_are_named(tmp_path):
     directory = tmp_path / "tiny"
     saved = save_model(directory, create_perception(card(TINY)), card(TINY))
-    from foundry_core.card import write_card
-
     wider = TINY.model_copy(update={"tokenizer": TokenizerConfig(first=9, second=16, third=16)})
     write_card(directory, saved.model_copy(update={"architecture": wider}))
     with pytest.raises(InputError, match=r"tensor 'backbone.tokenizer.*' is \("):

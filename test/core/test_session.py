@@ -176,7 +176,10 @@ def test_files_that_are_no_graphs_are_named(tmp_path, tiny_model):
 def test_runtimes_and_precisions_that_are_not_there_are_refused_with_one_line(tiny_model, monkeypatch):
     with pytest.raises(InputError, match="bf16: onnxruntime has no bfloat16"):
         open_session(tiny_model, precision="bf16")
-    with pytest.raises(InputError, match="model.int8.onnx: missing; export it with `foundry export --precision int8"):
+    with pytest.raises(
+        InputError,
+        match="model.int8.onnx: missing; export it with `foundry export --model MODEL --precision int8 --out",
+    ):
         open_session(tiny_model, precision="int8")
     monkeypatch.setattr(openvino_session, "openvino", None)
     with pytest.raises(InputError, match=r"openvino is not installed: pip install 'foundry_ros\[openvino\]'"):
