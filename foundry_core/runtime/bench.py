@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from foundry_core.errors import InputError
 from foundry_core.runtime.bench_worker import THREAD_VARIABLES, Spec
 
 AT_ONCE = 16  # processes that hold their models in memory together
@@ -38,7 +39,8 @@ class _Worker:
         if line.startswith("{"):
             return json.loads(line)
         errors = self._process.stderr.read().strip().splitlines()
-        self.failure = errors[-1] if errors else f"ended with code {self._process.wait()}"
+        last = errors[-1] if errors else f"ended with code {self._process.wait()}"
+        self.failure = last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")  # its text is for users
         return None
 
     def measure(self, repeats: int) -> None:
