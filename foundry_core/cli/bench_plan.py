@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from foundry_core.cli.common import Precision, require_torch
@@ -68,9 +70,6 @@ def forms(chosen: list[str], precisions: list[str]) -> list[Form]:
     missing = {name for name, package in packages.items() if importlib.util.find_spec(package) is None}
     if strange := sorted(set(precisions) - {item.value for item in Precision}):
         raise InputError(f"--precision {strange[0]}: unknown; use fp32, bf16 or int8")
-    found = [
-        (runtime, form) for runtime, known in FORMS.items() for form in known if not precisions or form in precisions
-    ]
     known = {runtime.split(",")[0] for runtime in FORMS}
     for name in chosen:
         if name not in known:
@@ -78,11 +77,17 @@ def forms(chosen: list[str], precisions: list[str]) -> list[Form]:
         if name in missing:
             extra = "openvino" if name == "openvino" else "train"
             raise InputError(f"--runtime {name}: not installed: pip install 'foundry_ros[{extra}]'")
-    return [
-        (runtime, precision)
-        for runtime, precision in found
-        if runtime.split(",")[0] in (chosen or known) and runtime.split(",")[0] not in missing
+    usable = (set(chosen) or known) - missing
+    found = [
+        (runtime, form)
+        for runtime, listed in FORMS.items()
+        for form in listed
+        if runtime.split(",")[0] in usable and form in (precisions or listed)
     ]
+    if not found:
+        which = f"--runtime {', '.join(chosen)} has" if chosen else "the runtimes that are installed have"
+        raise InputError(f"--precision {', '.join(precisions)}: {which} no such form; take fp32, or another --runtime")
+    return found
 
 
 def check_outputs(names: Sequence[str]) -> None:
@@ -100,7 +105,7 @@ def graph_precisions(measured: Sequence[Form]) -> list[str]:
 def architectures(names: Sequence[str], folder: Path, measured: Sequence[Form]) -> list[Candidate]:
     """Networks with random weights, written to ``folder``."""
     found = []
-    for name in names:
+    for name in dict.fromkeys(names):
         require_torch("bench --architecture")
         from foundry_core.export.bench_peers import write_pointnet
         from foundry_core.export.bench_torch import ARCHITECTURES, write_random
@@ -118,17 +123,23 @@ def architectures(names: Sequence[str], folder: Path, measured: Sequence[Form]) 
 
 
 def models(names: Sequence[str], folder: Path, measured: Sequence[Form]) -> list[Candidate]:
-    """Model directories, and teachers whose tokens merge (``tome:16:teacher-small``), with the graphs they need."""
+    """Model directories, and teachers whose tokens merge (``tome:16:teacher-small``), with the graphs they need.
+
+    Each directory once; those whose cards have one name are called as they are in ``names``.
+    """
     from foundry_core.card import find_model
 
-    found = []
+    found, directories = {}, set()
     for name in names:
         method, _, rest = name.partition(":")
-        if rest and not Path(name).is_dir():
-            found.append(_merged(name, method, rest, folder, measured))
-        else:
-            found.append(_stored(find_model(name), folder, measured))
-    return found
+        merged = bool(rest) and not Path(name).is_dir()
+        place = name if merged else find_model(name).resolve()
+        if place in directories:
+            continue
+        directories.add(place)
+        found[name] = _merged(name, method, rest, folder, measured) if merged else _stored(place, folder, measured)
+    count = Counter(item.name for item in found.values())
+    return [item if count[item.name] == 1 else replace(item, name=name) for name, item in found.items()]
 
 
 def _candidate(name: str, directory: Path) -> Candidate:
@@ -149,7 +160,7 @@ def _merged(name: str, method: str, rest: str, folder: Path, measured: Sequence[
     require_torch(f"bench --model {name}")
     from foundry_core.export.bench_peers import write_merged
 
-    directory = folder / name.replace(":", "-").replace("/", "-")
+    directory = Path(mkdtemp(dir=folder))
     card = write_merged(find_model(teacher), name, int(count), directory, graph_precisions(measured))
     return Candidate(name, directory, method, (int(count),), card)
 
@@ -171,8 +182,8 @@ def _stored(directory: Path, folder: Path, measured: Sequence[Form]) -> Candidat
     if missing and weights and importlib.util.find_spec("torch") is not None:
         from foundry_core.export.bench_torch import add_graphs
 
-        add_graphs(directory, folder / card.name, graph_precisions(measured))
-        directory = folder / card.name
+        source, directory = directory, Path(mkdtemp(dir=folder))
+        add_graphs(source, directory, graph_precisions(measured))
     return _candidate(card.name, directory)
 
 
@@ -192,7 +203,7 @@ def specs(
     threads: list[int],
     batches: list[int],
 ) -> list[Spec]:
-    """Every configuration that there is."""
+    """Every configuration that there is; InputError, which names the option, where there is none."""
     from foundry_core.runtime.bench_worker import Spec
 
     found = []
@@ -210,6 +221,12 @@ def specs(
                 for runtime, precision in measured
                 if item.runs((runtime, precision))
             ]
+    names = ", ".join(item.name for item in candidates)
+    if not any(item.has(OUTPUTS[asked]) for item in candidates for asked in outputs):
+        raise InputError(f"--outputs {', '.join(outputs)}: no such head: {names}; take features, or a model with heads")
+    if not found:
+        runtimes = ", ".join(sorted({runtime for runtime, _ in measured}))
+        raise InputError(f"--runtime {runtimes}: runs none of {names}; leave the option out")
     return found
 
 
@@ -265,8 +282,7 @@ def _with_points(item: Candidate, points: int, folder: Path) -> Path:
     from foundry_core.card import SEALED, write_card
 
     size = item.card.preprocessing.model_copy(update={"points": points})
-    made = folder / f"{item.name}-points-{points}"
-    made.mkdir()
+    made = Path(mkdtemp(dir=folder))
     for file in item.directory.iterdir():
         if file.suffix in SEALED and file.suffix != ".safetensors":
             (made / file.name).symlink_to(file.resolve())
@@ -279,6 +295,6 @@ def _with_groups(item: Candidate, groups: int, folder: Path, measured: Sequence[
 
     if groups == item.card.preprocessing.groups:
         return item.directory
-    made = folder / f"{item.name}-groups-{groups}"
+    made = Path(mkdtemp(dir=folder))
     add_graphs(item.directory, made, graph_precisions(measured), groups)
     return made
