@@ -96,6 +96,8 @@ def _own_heads(
 def _table(rows: list[dict[str, Any]], scene: bool):
     from rich.table import Table
 
+    from foundry_core.runtime.objects import OTHER
+
     table = Table("file", *(["x y z [m]", "size [m]"] if scene else []), "label", "probability", "points", "parts")
     for row in rows:
         items = row["objects"] if scene else [row]
@@ -103,7 +105,7 @@ def _table(rows: list[dict[str, Any]], scene: bool):
             parts = ", ".join(f"{name} {count}" for name, count in item["parts"].items()) or "-"
             where = [" ".join(f"{v:.1f}" for v in item[key]) for key in ("center", "size")] if scene else []
             label = item["label"]
-            if item["unknown"] and item["top5"]:
+            if item["unknown"] and item["top5"] and item["top5"][0][0] != OTHER:
                 label += f" ({item['top5'][0][0]}?)"
             table.add_row(
                 Path(row["file"]).name, *where, label, f"{item['probability']:.2f}", str(item["points"]), parts
@@ -140,10 +142,11 @@ def register(app: typer.Typer) -> None:
         Each file is taken as one object, z up; with --scene it is a whole sweep (metres, z up, REP-103), in which crop
         box, ground and clusters find the objects first. NaN and infinite points are dropped and counted.
 
-        --json writes a list with one entry per file: label, probability, top5 (pairs of name and probability), unknown
-        (true below the model's threshold), parts (part name -> number of points) and, with --denoise, strays (number of
-        points that stood apart and were left out); with --scene instead a list
-        objects, each with these fields and center, size, yaw, points.
+        --json writes a list with one entry per file: file, points (those that are finite), dropped_nonfinite, label,
+        probability, top5 (pairs of name and probability), unknown (true below the model's threshold, or where the best
+        class is other), parts (part name -> number of points) and, with --denoise, strays (number of points that stood
+        apart and were left out). With --scene it has file, points, dropped_nonfinite, phases_ms (phase -> milliseconds)
+        and a list objects, each with label, probability, top5, unknown, parts and center, size, yaw, points.
 
         Example: foundry predict chair.ply mug.pcd --json result.json
 

@@ -2,12 +2,14 @@
 """foundry predict: what it says of objects and scenes, and which clouds it refuses."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from commands import refused
 from tiny_model import PARTS, write_tiny_model
 
+from foundry_core.card import Heads, ObjectHead, load_card, write_card
 from foundry_core.clouds import Cloud, write_ply
 
 
@@ -68,6 +70,25 @@ def test_predict_says_unknown_below_the_threshold(foundry, pole, tmp_path):
     (row,) = json.loads((tmp_path / "r.json").read_text())
     assert row["unknown"] is True and row["label"] == "unknown" and row["parts"] == {}
     assert "unknown" in out
+
+
+def test_predict_says_unknown_where_the_best_class_is_other(foundry, pole, tmp_path):
+    directory = write_tiny_model(tmp_path / "tiny")
+    card = load_card(directory)
+    heads = Heads(objects=ObjectHead(classes=["box", "other"]), parts=card.heads.parts)
+    write_card(directory, card.model_copy(update={"heads": heads}))
+    code, out, err = foundry("predict", pole, "--model", directory, "--json", tmp_path / "r.json")
+    (row,) = json.loads((tmp_path / "r.json").read_text())
+    assert code == 0 and row["unknown"] is True and row["label"] == "unknown" and row["top5"][0][0] == "other", err
+    assert "unknown" in out and "other" not in out
+
+
+def test_predict_help_names_every_key_of_the_json(foundry, tiny_model, pole, tmp_path):
+    text = foundry("predict", "--help")[1].split("Options")[0]
+    for options in ((), ("--scene",), ("--denoise",)):
+        assert foundry("predict", pole, *options, "--model", tiny_model, "--json", tmp_path / "r.json")[0] == 0
+        (row,) = json.loads((tmp_path / "r.json").read_text())
+        assert not [key for key in row if not re.search(rf"\b{key}\b", text)]
 
 
 def test_predict_finds_the_objects_of_a_scene(foundry, tiny_model, tmp_path):
