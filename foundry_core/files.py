@@ -16,6 +16,17 @@ from foundry_core.errors import InputError
 
 
 @contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file, as that of a full disk, this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A stream into a temporary file that becomes ``path``, flushed to disk, when the block ends.
 
@@ -23,7 +34,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     Raises:
         InputError: ``path`` is a device, a pipe or a folder, which the rename would replace.
-        OSError: the file cannot be written.
+        OSError: the file cannot be written; it names the file.
     """
     path = Path(os.path.realpath(path))  # a link stays one
     if path.exists() and not path.is_file():
@@ -31,7 +42,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with _naming(path), os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -55,10 +66,11 @@ def write_together(files: Mapping[Path, bytes]) -> None:
     """
     with ExitStack() as stack:
         streams = [stack.enter_context(replacing(path)) for path in files]  # left in the reverse order
-        for stream, data in zip(streams, files.values(), strict=True):
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        for stream, (path, data) in zip(streams, files.items(), strict=True):
+            with _naming(path):
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
 
 
 def remove_torn(folder: Path, name: str | None = None) -> None:

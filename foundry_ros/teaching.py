@@ -131,6 +131,9 @@ class Teaching:
             response.success, response.message = True, f"wrote {path}, {len(self._pipeline.taught)} exemplars"
         except InputError as error:
             response.success, response.message = False, str(error)
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror}); make room or give another teach file"
+            response.success, response.message = False, f"{path}: {reason}"
         return response
 
     def _on_forget(self, request: Any, response: Any) -> Any:

@@ -70,11 +70,8 @@ def print_table(table: Table, least: int = 0) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as JSON, under a temporary name first."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        # a file name that is no UTF-8 holds surrogates; escaped with a backslash they are JSON, and come back as read
-        write_atomically(path, text.encode(errors="backslashreplace"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --json") from None
+    # a file name that is no UTF-8 holds surrogates; escaped with a backslash they are JSON, and come back as read
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def require_picture(path: Path | None, option: str, *inputs: Path | None) -> None:

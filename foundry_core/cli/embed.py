@@ -69,11 +69,8 @@ def embed_shapes(
 def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     import numpy as np
 
-    try:
-        with replacing(path) as stream:
-            np.savez(stream, **arrays)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+    with replacing(path) as stream:
+        np.savez(stream, **arrays)
 
 
 def register(app: typer.Typer) -> None:

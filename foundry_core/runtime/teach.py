@@ -154,26 +154,24 @@ class TaughtClasses:
         """Write the teach file; what was there stays until the new one is complete.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the card does not say which weights made the features, or the path is no file.
+            OSError: it cannot be written.
         """
         path = Path(path)
         ordinary = self._ordinary or Ordinary(self._features[:0], np.empty(0, np.int16), np.empty(0, np.float32))
-        try:
-            with replacing(path) as stream:
-                np.savez(
-                    stream,
-                    format=np.int64(FORMAT),
-                    model=np.array(self.card.name),
-                    fingerprint=np.array(fingerprint(self.card)),
-                    labels=np.array(self._labels, dtype=f"<U{MAX_LABEL}"),
-                    features=self._features,
-                    probabilities=self._probabilities,
-                    ordinary=ordinary.features,
-                    ordinary_class=ordinary.classes,
-                    ordinary_probability=ordinary.probabilities,
-                )
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror}); give another teach file") from None
+        with replacing(path) as stream:
+            np.savez(
+                stream,
+                format=np.int64(FORMAT),
+                model=np.array(self.card.name),
+                fingerprint=np.array(fingerprint(self.card)),
+                labels=np.array(self._labels, dtype=f"<U{MAX_LABEL}"),
+                features=self._features,
+                probabilities=self._probabilities,
+                ordinary=ordinary.features,
+                ordinary_class=ordinary.classes,
+                ordinary_probability=ordinary.probabilities,
+            )
 
     @classmethod
     def load(cls, path: str | Path, card: ModelCard) -> TaughtClasses:

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a command writes: never over what it reads, and by the name that its form has."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from foundry_core.cli.main import _installed
+from foundry_core.runtime import teach
+from foundry_core.runtime.teach import ordinary_objects
 
 #: command with IN for a file that it reads and would write; those that need torch are refused before it is asked for
 OVER_INPUTS = (
@@ -47,6 +52,28 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "sub").mkdir()
     (tmp_path / "link.npz").symlink_to("in.npz")
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict cloud.npy --model MODEL --json out.json",
+        "embed --model MODEL --data other.npz --out out.npz",
+        "teach thing cloud.npy --model MODEL --file out.npz",
+        "models --json out.json",
+    ],
+)
+def test_a_full_disk_is_one_line_that_names_the_file_and_exit_code_1(foundry, folder, tiny_model, monkeypatch, command):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    np.save("cloud.npy", np.random.default_rng(0).normal(size=(100, 3)))
+    monkeypatch.setattr(teach, "ordinary_objects", lambda perceiver: ordinary_objects(perceiver, per_class=2))
+    monkeypatch.setattr(os, "fsync", full)
+    before = sorted(folder.iterdir())
+    code, _, err = foundry(*command.replace("MODEL", str(tiny_model)).split())
+    assert code == 1 and err == f"foundry: {folder / command.split()[-1]}: No space left on device\n"
+    assert sorted(folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("command", OVER_INPUTS)

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +24,11 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 from street_scene import BOX, POLE, street
 
+from foundry_core.card import load_card
 from foundry_core.records import OBJECT
+from foundry_core.runtime.teach import TaughtClasses
 from foundry_ros import messages
+from foundry_ros.teaching import Teaching
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 PLACE = (8.0, 0.0, -0.9)
@@ -133,3 +140,18 @@ def test_a_file_of_another_model_ends_the_node_with_one_line(ros, tiny_model, tm
     with ros.start("perception_node", parameters) as process:
         wait_for(lambda: not process.running(), 60, "the end of the node")
         assert process.stop() == 2
+
+
+def test_a_full_disk_is_the_answer_of_the_service(tiny_model, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    path = tmp_path / "taught.npz"
+    node = SimpleNamespace(settings=SimpleNamespace(teach_file=str(path)))
+    pipeline = SimpleNamespace(taught=TaughtClasses(load_card(tiny_model)))
+    teaching = SimpleNamespace(_node=node, _lock=threading.Lock(), _pipeline=pipeline)
+    answer = Teaching._on_save(teaching, Trigger.Request(), Trigger.Response())
+    assert not answer.success and answer.message.startswith(
+        f"{path}: cannot be written (No space left on device); make"
+    )
