@@ -274,7 +274,8 @@ def kitti_chunks(path: Path) -> Iterator[np.ndarray]:
         raise InputError(f"{path}: is text, not a KITTI sweep; give the file its own extension, such as .xyz")
     count, rest = divmod(path.stat().st_size, 16)
     if rest:
-        raise InputError(f"{path}: {path.stat().st_size} bytes are not whole KITTI points of 16 bytes (truncated?)")
+        size = path.stat().st_size
+        raise InputError(f"{path}: {size} bytes are not whole KITTI points of 16 bytes; copy or write the file again")
     with open(path, "rb") as stream:
         for number, values in enumerate(_records(stream, np.dtype("<f4"), count * 4, path)):
             chunk = values.reshape(-1, 4)

@@ -75,7 +75,7 @@ def _reason(error: Any) -> str:
         "missing": "missing; give it a value",
         "union_tag_not_found": "key 'kind' is missing; say which",
         "model_type": "expected keys and their values",
-    }.get(error["type"], error["msg"])
+    }.get(error["type"], f"{error['msg']}; correct it")
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -11,6 +11,7 @@ import torch
 
 from foundry_core.card import ModelCard
 from foundry_core.data.shapes import load_shapes
+from foundry_core.errors import InputError
 from foundry_core.export.graph import example_inputs, output_names, perceive
 from foundry_core.models.heads import Perception
 from foundry_core.runtime.session import Session
@@ -53,7 +54,12 @@ def read_split(path: str | Path) -> Split:
     """What a probe learns from and is judged on; InputError where the set has no labels or no test split."""
     from foundry_core.evaluation.probe import Split
 
-    return Split.of(load_shapes(path))
+    shapes = load_shapes(path)
+    if shapes.split is None:
+        raise InputError(
+            f"{path}: split: missing; --check judges a test part: add it (docs/data.md) or give another set"
+        )
+    return Split.of(shapes)
 
 
 class Probes:

@@ -213,6 +213,13 @@ def test_another_kind_of_file_is_no_kitti_sweep(name, points, tmp_path):
         read_cloud(tmp_path / "a.bin")
 
 
+def test_a_truncated_kitti_sweep(tmp_path):
+    np.ones((50, 4), "<f4").tofile(tmp_path / "a.bin")
+    (tmp_path / "a.bin").write_bytes((tmp_path / "a.bin").read_bytes()[:-3])
+    with pytest.raises(InputError, match="797 bytes are not whole KITTI points .*; copy or write the file again"):
+        read_cloud(tmp_path / "a.bin")
+
+
 @pytest.mark.parametrize(("count", "reason"), [(1, "1 usable point"), (40, "all 40 points are identical")])
 def test_no_shape_without_extent(count, reason):
     with pytest.raises(InputError, match=f"a.ply: .*{reason}"):

@@ -289,7 +289,7 @@ def test_a_loss_of_accuracy_is_refused_above_half_a_point(student, tmp_path, mon
 def test_what_is_missing_is_found_before_any_work(student, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "convert", lambda *_: pytest.fail("the graph was made first"))
     np.savez(tmp_path / "bare.npz", points=np.random.default_rng(0).normal(size=(8, 100, 3)))
-    for check, complaint in (("none.npz", "no such file"), (tmp_path / "bare.npz", "split: missing")):
+    for check, complaint in (("none.npz", "no such file"), (tmp_path / "bare.npz", "split: missing; --check judges")):
         with pytest.raises(InputError, match=complaint):
             export_model(student, out=tmp_path / "out", check=check)
     monkeypatch.setattr(openvino_session, "openvino", None)

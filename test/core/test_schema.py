@@ -56,6 +56,7 @@ class _Size(Settings):
     [
         ({}, "here: low: missing; give it a value"),
         ({"low": 10}, "here: (top level): low must not exceed high"),
+        ({"low": "x"}, "here: low: Input should be a valid integer, unable to parse string as an integer; correct it"),
         ([1], "here: (top level): expected keys and their values"),
         ({"low": 1, "middle": 2}, "here: middle: unknown key; remove it or correct its spelling"),
     ],
