@@ -2,9 +2,9 @@
 """Static int8 quantisation of a graph: where the time goes, less what its accuracy needs; procedural calibration.
 
 The result is in QDQ form, which onnxruntime and OpenVINO both fuse into int8 kernels. What decides (the assignment of
-tokens to supertokens, the class logits) and what is tiny (maps of a few coordinates) stays float32. Of the other
-products each is quantised alone first: those whose int8 form costs the token features most, for the arithmetic that it
-saves, stay float32 too, until the rest is within :data:`MAX_ERROR`.
+tokens to supertokens, the heads for classes and parts) and what is tiny (maps of a few coordinates) stays float32. Of
+the other products each is quantised alone first: those whose int8 form costs the token features most, for the
+arithmetic that it saves, stay float32 too, until the rest is within :data:`MAX_ERROR`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CALIBRATION_CLOUDS = 48
 TRIAL_SEED, TRIAL_CLOUDS = 500_009, 16  # of the clouds that products are tried on
 MAX_ERROR = 5e-4  # mean square of the tokens' error over their variance, summed over the quantised products
 _BATCH = 4
-_KEPT = ("assignment.logits", ".objects.")
+_KEPT = ("assignment.logits", ".objects.", ".parts.")
 _MIN_INPUTS = 16
 
 
