@@ -90,6 +90,8 @@ def _quantized(model: onnx.ModelProto, ranges, names: Sequence[str]) -> onnx.Mod
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    if not names:  # which the quantizer would take for all
+        return copy
     options = {"MatMulConstBOnly": True}
     quantizer = QDQQuantizer(
         copy, True, False, QuantType.QInt8, QuantType.QUInt8, ranges, list(names), [], ["Gemm", "MatMul"], options
