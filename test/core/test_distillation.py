@@ -25,15 +25,23 @@ from foundry_core.training.distill import Distillation, distill, r_squared  # no
 from foundry_core.training.pretrain import pretrain  # noqa: E402
 
 
-def of_a_teacher(folder: Path) -> dict:
-    """What every student's settings begin with; its teacher is trained in the folder."""
-    pretrain(parse(PretrainConfig, PRETRAIN, "test"), folder / "teacher")
-    return {"name": "student", "teacher": str(folder / "teacher" / "tiny")}
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> str:
+    """Its directory; no test changes it."""
+    folder = tmp_path_factory.mktemp("teacher")
+    pretrain(parse(PretrainConfig, PRETRAIN, "test"), folder)
+    return str(folder / "tiny")
 
 
-def test_distillation_explains_more_of_the_teacher_as_it_goes_on(tmp_path):
+@pytest.fixture
+def beginning(teacher) -> dict:
+    """What every student's settings begin with."""
+    return {"name": "student", "teacher": teacher}
+
+
+def test_distillation_explains_more_of_the_teacher_as_it_goes_on(beginning, tmp_path):
     values = {
-        **of_a_teacher(tmp_path),
+        **beginning,
         "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
         "loop": {**LOOP, "steps": 300, "batch": 8},
     }
@@ -43,8 +51,8 @@ def test_distillation_explains_more_of_the_teacher_as_it_goes_on(tmp_path):
     assert card.kind == "student" and card.budgets == [4]
     assert (tmp_path / "student" / "curves.png").is_file()
     assert card.training[-1].parent == "tiny" and len(card.training[-1].parent_sha256) == 64
-    teacher, student = weights(tmp_path / "teacher" / "tiny"), weights(tmp_path / "student" / "student")
-    for name, value in teacher.items():
+    theirs, student = weights(beginning["teacher"]), weights(tmp_path / "student" / "student")
+    for name, value in theirs.items():
         if ".tokenizer." in name:  # shared and frozen, its batch statistics too
             assert torch.equal(student[name], value), name
 
@@ -70,9 +78,9 @@ def test_settings_that_contradict_each_other_are_named(tmp_path, change, said):
         distill(parse(DistillConfig, {**values, **change}, "test"), tmp_path / "student", source="test")
 
 
-def test_elastic_students_learn_from_one_cache_of_teacher_features(tmp_path):
+def test_elastic_students_learn_from_one_cache_of_teacher_features(beginning, tmp_path):
     values = {
-        **of_a_teacher(tmp_path),
+        **beginning,
         "architecture": {
             **ARCHITECTURE,
             "tokenizer": {"first": 4, "second": 8, "third": 8, "stride": 2, "pool": "before"},
@@ -111,9 +119,9 @@ def test_r_squared_of_known_cases():
     assert abs(float(r_squared(target.mean(dim=(0, 1)).expand_as(target), target))) < 1e-5
 
 
-def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
+def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(beginning, tmp_path):
     values = {
-        **of_a_teacher(tmp_path),
+        **beginning,
         "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}},
         "losses": {"pooled": 1.0},
         "loop": {**LOOP, "steps": 200, "batch": 8},
@@ -133,9 +141,9 @@ def test_a_student_goes_on_from_an_earlier_one_of_its_architecture(tmp_path):
         distill(parse(DistillConfig, {**again, "teacher": str(copy / "tiny")}, "test"), tmp_path / "stranger")
 
 
-def test_a_student_goes_on_from_a_deeper_one_with_some_of_its_blocks(tmp_path):
+def test_a_student_goes_on_from_a_deeper_one_with_some_of_its_blocks(beginning, tmp_path):
     deep = {**ARCHITECTURE, "encoder": {**ARCHITECTURE["encoder"], "depth": 4}, "supertokens": {"count": 4}}
-    values = {**of_a_teacher(tmp_path), "architecture": deep, "loop": {**LOOP, "steps": 2}}
+    values = {**beginning, "architecture": deep, "loop": {**LOOP, "steps": 2}}
     first = distill(parse(DistillConfig, values, "test"), tmp_path / "first")
     shallow = {**deep, "encoder": {**deep["encoder"], "depth": 2}}
     again = {**values, "architecture": shallow, "start": str(tmp_path / "first" / "student")}
@@ -151,8 +159,8 @@ def test_a_student_goes_on_from_a_deeper_one_with_some_of_its_blocks(tmp_path):
         assert torch.allclose(value.double(), before[source].double(), atol=1e-6), name
 
 
-def test_a_student_goes_on_with_the_teachers_tokens_and_infers_with_them(tmp_path):
-    values = {**of_a_teacher(tmp_path), "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}}}
+def test_a_student_goes_on_with_the_teachers_tokens_and_infers_with_them(beginning, tmp_path):
+    values = {**beginning, "architecture": {**ARCHITECTURE, "supertokens": {"count": 4}}}
     values |= {"freeze_tokenizer": False, "loop": {**LOOP, "steps": 4}}
     distill(parse(DistillConfig, values, "test"), tmp_path / "first")
     again = {**values, "freeze_tokenizer": True, "start": str(tmp_path / "first" / "student")}
@@ -163,9 +171,9 @@ def test_a_student_goes_on_with_the_teachers_tokens_and_infers_with_them(tmp_pat
     assert all(torch.equal(second[name], theirs[name]) for name in names)
 
 
-def test_a_student_goes_on_with_another_tokenizer_which_is_learned_first(tmp_path):
+def test_a_student_goes_on_with_another_tokenizer_which_is_learned_first(beginning, tmp_path):
     values = {
-        **of_a_teacher(tmp_path),
+        **beginning,
         "architecture": {
             **ARCHITECTURE,
             "tokenizer": {"first": 4, "second": 8, "third": 8},
@@ -192,9 +200,7 @@ def test_a_student_goes_on_with_another_tokenizer_which_is_learned_first(tmp_pat
     assert all(torch.equal(before[name], after[name]) for name in after if ".tokenizer." not in name)
 
 
-def test_an_adapted_student_keeps_its_heads_and_is_measured_on_what_it_did_not_learn(tmp_path):
-    pretrain(parse(PretrainConfig, PRETRAIN, "test"), tmp_path / "teacher")
-    teacher = str(tmp_path / "teacher" / "tiny")
+def test_an_adapted_student_keeps_its_heads_and_is_measured_on_what_it_did_not_learn(teacher, tmp_path):
     rng = np.random.default_rng(0)
     points = rng.normal(size=(12, 64, 3)) * rng.uniform(0.3, 1, (12, 1, 3))
     np.savez(tmp_path / "seen.npz", points=points.astype(np.float32), split=np.arange(12) % 3 == 2)
