@@ -244,11 +244,7 @@ def main(arguments: list[str] | None = None) -> int:
             processes.follow_parent()
             # a stop interrupts the main thread, which plays
             try:
-                initialise(arguments)
-                return _run()
-            except InputError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 2
+                return _run(arguments)
             finally:
                 rclpy.try_shutdown()
     except KeyboardInterrupt:
@@ -257,9 +253,10 @@ def main(arguments: list[str] | None = None) -> int:
         signals.ignore_signals()
 
 
-def _run() -> int:
+def _run(arguments: list[str] | None) -> int:
     node = spinner = executor = None
     try:
+        initialise(arguments)
         node = BagReplay()
         executor = SingleThreadedExecutor()
         executor.add_node(node)

@@ -19,7 +19,7 @@ from foundry_core.data.bodies import make_body
 from foundry_core.data.compositions import compose
 from foundry_core.data.mesh import sample_surface
 from foundry_core.data.procedural import CATEGORIES, make_shape
-from foundry_core.data.shapes import data_name, load_shapes
+from foundry_core.data.shapes import ShapeSet, data_name, load_shapes
 from foundry_core.data.shards import ShardReader, ShardSet
 from foundry_core.data.visibility import hidden_point_removal
 from foundry_core.errors import InputError
@@ -36,6 +36,11 @@ class ShapeFile(Settings):
     licences: list[str] | None = Field(None, description="keep only shapes whose `licence` entry is in this list")
     licence: str = Field("", description="licence of the whole set, for the model card")
     attribution: str = Field("", description="for the model card")
+
+    def shapes(self) -> ShapeSet:
+        """The shapes that join."""
+        shapes = load_shapes(self.path).train()
+        return shapes if self.licences is None else shapes.with_licences(self.licences)
 
 
 class StreamConfig(Settings):
@@ -113,9 +118,7 @@ class ShapeSetSource:
     """The train split of a shape set in memory."""
 
     def __init__(self, config: ShapeFile):
-        shapes = load_shapes(config.path).train()
-        if config.licences is not None:
-            shapes = shapes.with_licences(config.licences)
+        shapes = config.shapes()
         self.points = shapes.points
         self.licences = [] if shapes.licence is None else sorted(set(shapes.licence.tolist()))
         self.config = config

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foundry_core.card import Heads, Metric, ModelCard, ObjectHead, PartHead, TrainingData
+from foundry_core.card import Heads, Metric, ModelCard, ObjectHead, PartHead, SizeLikelihood, TrainingData
 from foundry_core.data.procedural import CATEGORIES, CATEGORY_PARTS, PART_NAMES, make_shape
 from foundry_core.evaluation.matching import mean_part_iou
 from foundry_core.evaluation.uncertainty import ece, log_softmax
@@ -181,6 +181,11 @@ def train_heads(
     return run.write(network, card)
 
 
+def _sized(log_probability: np.ndarray, sizes: SizeLikelihood, diagonal: np.ndarray, classes: list[str]) -> np.ndarray:
+    """Log probabilities [M,C] with the likelihood of the diagonals [M] weighed in."""
+    return log_softmax(log_probability + log_likelihood(sizes, diagonal, classes))
+
+
 def _calibrated(
     head: ObjectHead, config: HeadConfig, held_out: FeatureBank, logits: Tensor, rows: np.ndarray
 ) -> ObjectHead:
@@ -190,7 +195,7 @@ def _calibrated(
     log_probability = (logits[rows] / temperature).log_softmax(dim=1).numpy()
     weight = fit_size_weight(log_probability, diagonal, label, head.sizes, head.classes)
     sizes = head.sizes.model_copy(update={"weight": weight})
-    sized = log_softmax(log_probability + log_likelihood(sizes, diagonal, head.classes))
+    sized = _sized(log_probability, sizes, diagonal, head.classes)
     threshold = fit_threshold(sized[label < len(CATEGORIES)], config.reject)
     return head.model_copy(update={"temperature": temperature, "sizes": sizes, "unknown_threshold": threshold})
 
@@ -212,8 +217,8 @@ def _judged(
             fitted = judged
         calibrated = _calibrated(head, config, held_out, logits, fitted)
         plain[judged] = (logits[judged] / calibrated.temperature).log_softmax(dim=1).numpy()
-        size = log_likelihood(calibrated.sizes, held_out.sightings.diagonal[judged], head.classes)
-        sized[judged] = log_softmax(plain[judged] + size)
+        diagonal = held_out.sightings.diagonal[judged]
+        sized[judged] = _sized(plain[judged], calibrated.sizes, diagonal, head.classes)
     return plain, sized
 
 

@@ -241,7 +241,8 @@ class Run:
             self._draw(log)
 
     def _probed(self, last: bool) -> dict[str, float]:
-        with self.average.instead(self.task.module) if self.average else nullcontext():
+        averaged = self.average.instead(self.task.module) if self.probes and self.average else nullcontext()
+        with averaged:
             return self.probes(self.step, last) if self.probes else {}
 
     def _draw(self, log: RunLog | None) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundry_core import geometry
 from foundry_core.architecture import Preprocessing
-from foundry_core.data.shapes import data_name, load_shapes
+from foundry_core.data.shapes import data_name
 from foundry_core.data.stream import ShapeFile
 from foundry_core.errors import InputError
 from foundry_core.models.heads import pool
@@ -53,10 +53,7 @@ def teacher_classifier(teacher: nn.Module, file: ShapeFile, size: Preprocessing)
     Raises:
         InputError: the set has no labels.
     """
-    shapes = load_shapes(file.path).train()
-    if file.licences is not None:
-        shapes = shapes.with_licences(file.licences)
-    shapes = shapes.labelled()
+    shapes = file.shapes().labelled()
     features = _pooled_features(teacher, shapes.points, size)
     scaler = StandardScaler().fit(features)
     fitted = LogisticRegression(C=STRENGTH, max_iter=2000).fit(scaler.transform(features), shapes.label)
